@@ -1,0 +1,45 @@
+package layer
+
+import (
+	"io"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Snapshot is the read-write layer of one container on top of a chain of read-only layers (overlayfs).
+type Snapshot struct {
+	ID    string        // the container's id
+	Chain digest.Digest // chain id of the image's top layer, "" for an empty image
+	Lower []string      // absolute folders of the read-only layers, topmost first
+	Upper string        // absolute folder of the container's own changes
+	Work  string        // overlayfs work folder, on the same file system as Upper
+	// Volatile says that nothing written here needs to survive a power cut (a --rm container): overlayfs skips its syncs.
+	Volatile bool
+}
+
+// Source is one compressed or plain layer tar to be unpacked.
+type Source struct {
+	Blob      digest.Digest // digest of the bytes as transferred
+	DiffID    digest.Digest // digest of the uncompressed tar, from the image's configuration
+	Size      int64         // bytes of the blob as transferred; < 0 if unknown
+	MediaType string        // OCI or Docker layer media type; the compression is sniffed from the bytes, not trusted from it
+	// Open starts the transfer, from the blob's first byte. It is called only if the layer is not there yet.
+	Open func() (io.ReadCloser, error)
+}
+
+// Stage is what happens to a layer during Apply, for progress display. The texts are those of Docker's pull.
+type Stage string
+
+// The stages of a layer, in order.
+const (
+	StageWaiting     Stage = "Waiting"
+	StageDownloading Stage = "Downloading"
+	StageVerifying   Stage = "Verifying Checksum"
+	StageDownloaded  Stage = "Download complete"
+	StageExtracting  Stage = "Extracting"
+	StageDone        Stage = "Pull complete"
+	StageExists      Stage = "Already exists"
+)
+
+// Progress tells how far the layer with the given blob digest is. Current and total are bytes; total is 0 if unknown.
+type Progress func(blob digest.Digest, stage Stage, current, total int64)

@@ -1,0 +1,2 @@
+// Package network connects containers: bridges, addresses, ports, firewall, names.
+package network

@@ -1,0 +1,46 @@
+package runtime
+
+import (
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"skiff/runtime/cgroup"
+	"skiff/runtime/launch"
+)
+
+// Assembly is a program together with the files its slots refer to. It is what the keeper is sent.
+type Assembly struct {
+	Program *launch.Program
+	Files   []*os.File // slot i is Files[i]
+	owned   []*os.File // opened by this package, closed by Close
+}
+
+// Stdio are the child's ends of a process's streams. With a terminal all three are the pty's slave. A nil file is /dev/null.
+type Stdio struct {
+	In, Out, Err *os.File
+}
+
+// ContainerInput is all that a container's first process needs.
+type ContainerInput struct {
+	Spec *specs.Spec
+	// Root is the detached mount of the root file system (fsmount(2)), or nil: Spec.Root.Path is used.
+	Root *os.File
+	// NetNS, if not nil, is the network namespace to join; it overrides the specification's.
+	NetNS *os.File
+	// Cgroup is where the process is born, or nil: the caller's.
+	Cgroup *cgroup.Cgroup
+	Stdio  Stdio
+	// DevPTS is a detached devpts mount that holds the terminal's slave (see NewPTY), or nil: a new devpts is mounted.
+	DevPTS *os.File
+}
+
+// ExecInput is all that a further process in a running container needs.
+type ExecInput struct {
+	Process *specs.Process
+	Seccomp *specs.LinuxSeccomp // nil: none
+	PID     int                 // the container's first process, in our pid namespace
+	PIDFD   *os.File            // the same, as a pidfd
+	Cgroup  *cgroup.Cgroup
+	Stdio   Stdio
+}
