@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/nftables"
+
 	"skiff/test/kit"
 )
 
@@ -172,6 +174,10 @@ func startDocker(ctx context.Context) (*engine, func(), error) {
 		"-H", "unix://"+socket, "--pidfile", filepath.Join(dir, "pid"), "--config-file", filepath.Join(dir, "none"))
 	cmd.Stdout, cmd.Stderr = log, log
 	os.WriteFile(filepath.Join(dir, "none"), []byte("{}"), 0o644)
+	foreign, err := tables()
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start dockerd: %w", err)
 	}
@@ -180,7 +186,9 @@ func startDocker(ctx context.Context) (*engine, func(), error) {
 		cmd.Wait()
 		unmountBelow(dir)
 		os.RemoveAll(dir)
-		exec.Command("ip", "link", "del", "docker0").Run() // dockerd leaves its bridge behind
+		// dockerd leaves its bridge and its firewall tables behind, one of which drops what others forward.
+		exec.Command("ip", "link", "del", "docker0").Run()
+		removeTables(foreign)
 	}
 	e := newEngine("docker", socket, client, "-H", "unix://"+socket)
 	e.pids = pidsOf("dockerd", "containerd", "containerd-shim-runc-v2", "containerd-shim", "docker-proxy")
@@ -193,6 +201,46 @@ func startDocker(ctx context.Context) (*engine, func(), error) {
 	b, _ := os.ReadFile(log.Name())
 	stop()
 	return nil, nil, fmt.Errorf("dockerd did not answer: %w; its log:\n%s", err, b)
+}
+
+type tableKey struct {
+	family nftables.TableFamily
+	name   string
+}
+
+// tables lists the firewall tables of the host.
+func tables() (map[tableKey]bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables tables: %w", err)
+	}
+	ts, err := conn.ListTables()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables tables: %w", err)
+	}
+	seen := map[tableKey]bool{}
+	for _, t := range ts {
+		seen[tableKey{t.Family, t.Name}] = true
+	}
+	return seen, nil
+}
+
+// removeTables removes what iptables-nft made for dockerd: its tables, if they were not there before.
+func removeTables(before map[tableKey]bool) {
+	now, err := tables()
+	if err != nil {
+		return
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return
+	}
+	for k := range now {
+		if !before[k] && (k.name == "nat" || k.name == "filter" || k.name == "raw") {
+			conn.DelTable(&nftables.Table{Family: k.family, Name: k.name})
+		}
+	}
+	conn.Flush()
 }
 
 func unmountBelow(dir string) {
