@@ -2,8 +2,11 @@ package layer
 
 import (
 	"io"
+	"log/slog"
 
 	"github.com/opencontainers/go-digest"
+
+	"skiff/layer/unpack"
 )
 
 // Snapshot is the read-write layer of one container on top of a chain of read-only layers (overlayfs).
@@ -43,3 +46,32 @@ const (
 
 // Progress tells how far the layer with the given blob digest is. Current and total are bytes; total is 0 if unknown.
 type Progress func(blob digest.Digest, stage Stage, current, total int64)
+
+// Options of Open. The zero value is right.
+type Options struct {
+	Logger  *slog.Logger  // nil: slog.Default
+	Fetches int           // transfers at a time; default 6
+	Unpacks int           // layers unpacked at a time; default: the number of CPUs, at least 2
+	Limits  unpack.Limits // bounds of one layer
+}
+
+// Chain is a stack of unpacked layers.
+type Chain struct {
+	ID    digest.Digest
+	Diffs []digest.Digest // bottom first
+	Sizes []int64         // bytes of each layer's files, as Diffs
+	Size  int64           // their sum
+}
+
+// Live is what Collect must keep.
+type Live struct {
+	Blobs  map[digest.Digest]bool
+	Chains map[digest.Digest]bool
+}
+
+// Freed is what Collect removed.
+type Freed struct {
+	Chains []digest.Digest
+	Blobs  []digest.Digest
+	Bytes  int64 // of blobs and unpacked files
+}
