@@ -10,6 +10,7 @@ import (
 // Request asks for a container's connection to the default bridge.
 type Request struct {
 	ContainerID string
+	Name        string            // the container's name, for the texts of errors and Inspect; may be empty
 	MAC         string            // "" : derived from the address, as Docker does
 	Ports       network.PortMap   // what to publish: container port → host bindings (host port "" or "0": a random one)
 	Sysctls     map[string]string // net.* sysctls to set inside the namespace
@@ -35,6 +36,7 @@ type Endpoint struct {
 // Held is what a running container holds, told to the manager again after the daemon was restarted.
 type Held struct {
 	ContainerID string
+	Name        string   // as in Request
 	PID         int      // a live process inside the container's network namespace
 	Endpoint    Endpoint // NetNS nil
 }

@@ -1,0 +1,216 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"skiff/internal/errs"
+	"skiff/network/netns"
+	"skiff/network/rtnl"
+)
+
+// connection is what a container holds.
+type connection struct {
+	br        *bridge
+	endpoint  Endpoint // NetNS nil
+	name      string
+	published []*published
+}
+
+// Connect gives a container a network namespace on the default bridge, with its ports published. With a warm pool and
+// without ports it makes no system call. A container that is connected already is released first.
+func (m *Manager) Connect(ctx context.Context, r Request) (Endpoint, error) {
+	mac, err := parseMAC(r.MAC)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := checkSysctls(r.Sysctls); err != nil {
+		return Endpoint{}, err
+	}
+	b, err := m.ready(ctx)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := m.Release(ctx, r.ContainerID); err != nil {
+		return Endpoint{}, err
+	}
+	m.warm(b)
+	p, err := b.pool.Take(ctx)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("connect container %s to network bridge: %w", r.ContainerID, err)
+	}
+	ep, err := m.connect(ctx, b, p, mac, r)
+	if err != nil {
+		m.drop(b, p)
+		return Endpoint{}, err
+	}
+	return ep, nil
+}
+
+func (m *Manager) connect(ctx context.Context, b *bridge, p *prepared, mac net.HardwareAddr, r Request) (Endpoint, error) {
+	if err := m.customise(ctx, p, mac, r.Sysctls); err != nil {
+		return Endpoint{}, fmt.Errorf("connect container %s to network bridge: %w", r.ContainerID, err)
+	}
+	ep := Endpoint{
+		Interface: ifName, HostVeth: p.veth, MAC: p.mac.String(), ID: randomHex(32),
+		Address: netip.PrefixFrom(p.addr, b.gateway.Bits()), Gateway: b.gateway.Addr(),
+		NetworkID: m.current().Networks["bridge"].ID,
+	}
+	c := &connection{br: b, name: r.Name}
+	var err error
+	if c.published, ep.Ports, err = m.publish(b, p.addr, r); err != nil {
+		return Endpoint{}, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", endpointName(r), ep.ID, err)
+	}
+	c.endpoint = ep
+	m.mu.Lock()
+	if m.closed || m.conns[r.ContainerID] != nil {
+		closed := m.closed
+		m.mu.Unlock()
+		m.withdraw(c)
+		if closed {
+			return Endpoint{}, errs.New(errs.Unavailable, "connect container %s: the engine is shutting down", r.ContainerID)
+		}
+		return Endpoint{}, errs.New(errs.Conflict, "container %s is being connected already", r.ContainerID)
+	}
+	m.conns[r.ContainerID] = c
+	m.mu.Unlock()
+	ep.NetNS = p.ns
+	return ep, nil
+}
+
+func endpointName(r Request) string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return r.ContainerID[:min(12, len(r.ContainerID))]
+}
+
+// warm starts the pools for good. They don't run before Adopt or the first Connect: what running containers hold is not
+// known until then.
+func (m *Manager) warm(b *bridge) {
+	b.pool.SetMin(m.cfg.PoolMin)
+	m.lo.SetMin(min(2, m.cfg.PoolMin))
+}
+
+// Isolated gives a namespace with lo alone.
+func (m *Manager) Isolated(ctx context.Context, containerID string, sysctls map[string]string) (*os.File, error) {
+	if err := checkSysctls(sysctls); err != nil {
+		return nil, err
+	}
+	ns, err := m.lo.Take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("make a network namespace for container %s: %w", containerID, err)
+	}
+	if len(sysctls) > 0 {
+		if err := m.maker.Inside(ctx, ns, func() error { return netns.SetSysctls(sysctls) }); err != nil {
+			ns.Close()
+			return nil, err
+		}
+	}
+	return ns, nil
+}
+
+// Release gives back what a container holds. Its namespace ends with its last process; should the interface outlive it
+// for some seconds (another container has joined the namespace), it is removed in the background.
+func (m *Manager) Release(_ context.Context, containerID string) error {
+	m.mu.Lock()
+	c := m.conns[containerID]
+	delete(m.conns, containerID)
+	m.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	err := m.withdraw(c)
+	m.reap.add(c.br, c.endpoint.Address.Addr(), c.endpoint.HostVeth)
+	if err != nil {
+		return fmt.Errorf("release the network of container %s: %w", containerID, err)
+	}
+	return nil
+}
+
+// Adopt takes over what running containers hold, makes the firewall exactly that, and removes other interfaces of ours.
+// It is called once, before the first Connect.
+func (m *Manager) Adopt(ctx context.Context, held []Held) error {
+	b, err := m.ready(ctx)
+	if err != nil {
+		if len(held) == 0 {
+			return nil // reported by New, and again by Connect
+		}
+		return err
+	}
+	var problems []error
+	keep := map[string]bool{}
+	for _, h := range held {
+		if !h.Endpoint.Address.IsValid() {
+			continue
+		}
+		c := &connection{br: b, endpoint: h.Endpoint, name: h.Name}
+		c.endpoint.NetNS = nil
+		if a := h.Endpoint.Address.Addr(); !b.space.Claim(a) {
+			problems = append(problems, fmt.Errorf("container %s: address %s is held twice", h.ContainerID, a))
+		}
+		c.published, err = m.retake(b, h.Endpoint)
+		if err != nil {
+			m.log.Warn("a running container's port is not fully taken over", "container", h.ContainerID, "error", err)
+		}
+		keep[h.Endpoint.HostVeth] = true
+		m.mu.Lock()
+		m.conns[h.ContainerID] = c
+		m.mu.Unlock()
+	}
+	problems = append(problems, m.syncTable(b))
+	links, err := m.host.Links()
+	if err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	var batch rtnl.Batch
+	for _, l := range links {
+		switch {
+		case !m.isOurs(l):
+		case !keep[l.Name]:
+			m.reap.add(b, netip.Addr{}, l.Name)
+		case l.Master != b.currentIndex():
+			batch.SetMaster(l.Index, b.currentIndex())
+			batch.Up(l.Index)
+		}
+	}
+	problems = append(problems, m.host.Do(&batch))
+	m.warm(b)
+	return errors.Join(problems...)
+}
+
+// isOurs says that an interface is the host's end of one of our pairs.
+func (m *Manager) isOurs(l rtnl.Link) bool {
+	return l.Kind == "veth" && strings.HasPrefix(l.Name, m.ids.veth)
+}
+
+// parseMAC checks a MAC address that the user chose; "" gives nil.
+func parseMAC(s string) (net.HardwareAddr, error) {
+	if s == "" {
+		return nil, nil
+	}
+	mac, err := net.ParseMAC(s)
+	switch {
+	case err != nil || len(mac) != 6:
+		return nil, errs.New(errs.Invalid, "invalid MAC address %q: not six bytes in hexadecimal", s)
+	case mac[0]&1 != 0:
+		return nil, errs.New(errs.Invalid, "invalid MAC address %q: it is a multicast address", s)
+	case mac.String() == "00:00:00:00:00:00":
+		return nil, errs.New(errs.Invalid, "invalid MAC address %q: it is no station's", s)
+	}
+	return mac, nil
+}
+
+func checkSysctls(values map[string]string) error {
+	for name := range values {
+		if err := netns.CheckSysctl(name); err != nil {
+			return errs.As(errs.Invalid, err)
+		}
+	}
+	return nil
+}

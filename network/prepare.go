@@ -1,0 +1,207 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"skiff/network/netns"
+	"skiff/network/rtnl"
+)
+
+// ifName is the interface's name inside a container.
+const ifName = "eth0"
+
+// prepared is a namespace with an interface on the bridge that waits for its container: addressed, up, routed.
+type prepared struct {
+	ns   *os.File
+	veth string // name of the host's end
+	addr netip.Addr
+	mac  net.HardwareAddr
+}
+
+// cursorStep is how many addresses are handed out between two writes of the cursor.
+const cursorStep = 64
+
+// prepare makes a namespace for the pool.
+func (m *Manager) prepare(ctx context.Context, b *bridge) (*prepared, error) {
+	p, err := m.tryPrepare(ctx, b)
+	if err == nil || ctx.Err() != nil {
+		return p, err
+	}
+	if index, ierr := m.host.Index(b.name); ierr == nil && index == b.currentIndex() {
+		return nil, err
+	}
+	// Somebody removed the bridge: make it anew.
+	m.log.Warn("the bridge is gone, it is made anew", "bridge", b.name)
+	if rerr := m.restoreLink(b); rerr != nil {
+		return nil, errors.Join(err, rerr)
+	}
+	return m.tryPrepare(ctx, b)
+}
+
+func (b *bridge) currentIndex() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.index
+}
+
+func (m *Manager) tryPrepare(ctx context.Context, b *bridge) (*prepared, error) {
+	addr, err := m.nextAddress(b)
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{addr: addr, mac: derivedMAC(addr), veth: m.ids.veth + randomHex(4)[:min(8, maxIfName-len(m.ids.veth))]}
+	p.ns, err = m.maker.New(ctx, func(ns *os.File) error { return m.furnish(b, p, ns) })
+	if err != nil {
+		b.space.Release(addr)
+		return nil, fmt.Errorf("make a network namespace with interface %s: %w", p.veth, err)
+	}
+	return p, nil
+}
+
+// furnish makes the interface of a new namespace; it runs inside. All but the sysctl is two system calls in the kernel's
+// rtnetlink: one on the host's socket, one on the namespace's.
+func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File) error {
+	in, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	var batch rtnl.Batch
+	batch.NewVeth(rtnl.Veth{
+		Host: p.veth, Master: b.currentIndex(), MTU: b.mtu, Peer: ifName, MAC: p.mac, PeerNS: int(ns.Fd()),
+	})
+	if err := m.host.Do(&batch); err != nil {
+		return err
+	}
+	if m.cfg.NoICC {
+		index, err := m.host.Index(p.veth)
+		if err != nil {
+			return err
+		}
+		batch.Isolate(index)
+		if err := m.host.Do(&batch); err != nil {
+			return err
+		}
+	}
+	index, err := in.Index(ifName)
+	if err != nil {
+		return err
+	}
+	if err := netns.SetSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	batch.Up(netns.Loopback)
+	batch.Up(index)
+	batch.AddAddr(index, netip.PrefixFrom(p.addr, b.gateway.Bits()))
+	batch.AddDefaultRoute(index, b.gateway.Addr())
+	return in.Do(&batch)
+}
+
+// drop gives back a namespace that nobody took.
+func (m *Manager) drop(b *bridge, p *prepared) {
+	p.ns.Close()
+	m.reap.add(b, p.addr, p.veth)
+}
+
+// nextAddress takes an address, and notes now and then how far the round has come.
+func (m *Manager) nextAddress(b *bridge) (netip.Addr, error) {
+	a, err := b.space.Next()
+	if err != nil && m.reap.hurry() {
+		a, err = b.space.Next()
+	}
+	if err != nil {
+		return a, err
+	}
+	c := b.space.Cursor()
+	if limit := m.current().Cursor; c > limit || limit-c > cursorStep {
+		if err := m.update(false, func(s *state) { s.Cursor = c + cursorStep }); err != nil {
+			m.log.Warn("network state", "error", err)
+		}
+	}
+	return a, nil
+}
+
+// derivedMAC makes a MAC address of an IPv4 address, as Docker does: 02:42 and the address.
+func derivedMAC(a netip.Addr) net.HardwareAddr {
+	return append(net.HardwareAddr{0x02, 0x42}, a.AsSlice()...)
+}
+
+// customise gives a prepared namespace the container's own MAC address and sysctls.
+func (m *Manager) customise(ctx context.Context, p *prepared, mac net.HardwareAddr, sysctls map[string]string) error {
+	if mac == nil && len(sysctls) == 0 {
+		return nil
+	}
+	return m.maker.Inside(ctx, p.ns, func() error {
+		if mac != nil {
+			if err := setMAC(mac); err != nil {
+				return err
+			}
+			p.mac = mac
+		}
+		return netns.SetSysctls(sysctls)
+	})
+}
+
+// setMAC changes the address of the container's interface. A veth allows that while it is up.
+func setMAC(mac net.HardwareAddr) error {
+	in, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	index, err := in.Index(ifName)
+	if err != nil {
+		return err
+	}
+	var batch rtnl.Batch
+	batch.SetMAC(index, mac)
+	return in.Do(&batch)
+}
+
+// restoreLink makes a bridge that somebody removed anew, and puts the interfaces of running containers back on it.
+func (m *Manager) restoreLink(b *bridge) error {
+	m.bridgeMu.Lock()
+	defer m.bridgeMu.Unlock()
+	if err := m.makeLink(b); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	index, err := m.host.Index(b.name)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.index = index
+	b.mu.Unlock()
+	if err := m.address(b, false, nil); err != nil {
+		return err
+	}
+	if err := m.sysctls(b); err != nil {
+		return err
+	}
+	return m.enslave(b)
+}
+
+// enslave puts all our host ends onto the bridge.
+func (m *Manager) enslave(b *bridge) error {
+	links, err := m.host.Links()
+	if err != nil {
+		return err
+	}
+	var batch rtnl.Batch
+	index := b.currentIndex()
+	for _, l := range links {
+		if m.isOurs(l) && l.Master != index {
+			batch.SetMaster(l.Index, index)
+			batch.Up(l.Index)
+		}
+	}
+	return m.host.Do(&batch)
+}
