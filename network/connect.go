@@ -62,6 +62,12 @@ func (m *Manager) connect(ctx context.Context, b *bridge, p *prepared, mac net.H
 		NetworkID: m.current().Networks["bridge"].ID,
 	}
 	c := &connection{br: b, name: r.Name}
+	if len(r.Ports) > 0 && bridgedPacketsAreFiltered() {
+		// A packet to the container's own published port is then turned round inside the bridge, back to where it came from.
+		if err := m.portFlag(p.veth, (*rtnl.Batch).Hairpin); err != nil {
+			return Endpoint{}, fmt.Errorf("connect container %s to network bridge: %w", r.ContainerID, err)
+		}
+	}
 	var err error
 	if c.published, ep.Ports, err = m.publish(b, p.addr, r); err != nil {
 		return Endpoint{}, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", endpointName(r), ep.ID, err)

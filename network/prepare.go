@@ -81,13 +81,9 @@ func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File) error {
 	if err := m.host.Do(&batch); err != nil {
 		return err
 	}
-	if m.cfg.NoICC {
-		index, err := m.host.Index(p.veth)
-		if err != nil {
-			return err
-		}
-		batch.Isolate(index)
-		if err := m.host.Do(&batch); err != nil {
+	// With bridgedPacketsAreFiltered the table does it, and knows published ports.
+	if m.cfg.NoICC && !bridgedPacketsAreFiltered() {
+		if err := m.portFlag(p.veth, (*rtnl.Batch).Isolate); err != nil {
 			return err
 		}
 	}
@@ -103,6 +99,29 @@ func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File) error {
 	batch.AddAddr(index, netip.PrefixFrom(p.addr, b.gateway.Bits()))
 	batch.AddDefaultRoute(index, b.gateway.Addr())
 	return in.Do(&batch)
+}
+
+// portFlag sets a flag of a host end as port of the bridge.
+func (m *Manager) portFlag(veth string, set func(b *rtnl.Batch, index int)) error {
+	index, err := m.host.Index(veth)
+	if err != nil {
+		return err
+	}
+	var batch rtnl.Batch
+	set(&batch, index)
+	return m.host.Do(&batch)
+}
+
+// bridgedPacketsAreFiltered says whether IPv4 packets between two ports of a bridge pass the firewall (br_netfilter).
+func bridgedPacketsAreFiltered() bool {
+	var buf [2]byte
+	fd, err := unix.Open("/proc/sys/net/bridge/bridge-nf-call-iptables", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	n, _ := unix.Read(fd, buf[:])
+	return n > 0 && buf[0] != '0'
 }
 
 // drop gives back a namespace that nobody took.

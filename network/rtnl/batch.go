@@ -19,7 +19,7 @@ type Batch struct {
 // inside another network namespace.
 type Veth struct {
 	Host   string // name of the host's end
-	Master int    // interface index of the bridge
+	Master int    // interface index of the bridge, or 0
 	MTU    int
 	Peer   string           // name of the other end
 	MAC    net.HardwareAddr // of the other end
@@ -46,7 +46,9 @@ func (b *Batch) NewVeth(v Veth) {
 	b.message("create veth "+v.Host, unix.RTM_NEWLINK, ack|unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
 		b.link(0, unix.IFF_UP, unix.IFF_UP)
 		b.str(unix.IFLA_IFNAME, v.Host)
-		b.u32(unix.IFLA_MASTER, uint32(v.Master))
+		if v.Master != 0 {
+			b.u32(unix.IFLA_MASTER, uint32(v.Master))
+		}
 		b.u32(unix.IFLA_MTU, uint32(v.MTU))
 		b.oneQueue()
 		b.nest(unix.IFLA_LINKINFO, func() {
@@ -96,9 +98,19 @@ func (b *Batch) SetMaster(index, master int) {
 // Isolate forbids a bridge port the exchange of frames with other isolated ports of the bridge.
 func (b *Batch) Isolate(index int) {
 	const isolated = 33 // IFLA_BRPORT_ISOLATED
-	b.message("isolate bridge port", unix.RTM_SETLINK, ack, func() {
+	b.portFlag("isolate bridge port", index, isolated)
+}
+
+// Hairpin lets a bridge port send frames back where they came from.
+func (b *Batch) Hairpin(index int) {
+	const mode = 4 // IFLA_BRPORT_MODE
+	b.portFlag("set hairpin mode of bridge port", index, mode)
+}
+
+func (b *Batch) portFlag(what string, index int, flag uint16) {
+	b.message(what, unix.RTM_SETLINK, ack, func() {
 		b.linkFamily(unix.AF_BRIDGE, index, 0, 0)
-		b.nest(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, func() { b.attr(isolated, []byte{1}) })
+		b.nest(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, func() { b.attr(flag, []byte{1}) })
 	})
 }
 
