@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"skiff/internal/errs"
 	"skiff/network/ipam"
 	"skiff/network/netns"
 	"skiff/network/nft"
@@ -32,11 +33,14 @@ type bridge struct {
 	ports   *ports.Allocator
 	pool    *netns.Pool[*prepared]
 
+	activation sync.Mutex
+	active     bool // see activate
+
 	mu    sync.Mutex
 	index int // interface index of the bridge
 }
 
-// setUp makes the bridge and the table, and starts the pool of namespaces.
+// setUp makes the bridge and prepares the rest, which activate starts.
 func (m *Manager) setUp(ctx context.Context) (*bridge, error) {
 	b := &bridge{name: m.ids.bridge}
 	if err := m.setUpLink(b); err != nil {
@@ -53,17 +57,32 @@ func (m *Manager) setUp(ctx context.Context) (*bridge, error) {
 	if b.table, err = nft.Open(m.ids.table, m.log); err != nil {
 		return nil, err
 	}
-	err = b.table.Sync([]nft.Bridge{m.firewalled(b)}, nil)
-	if err == nil {
-		err = b.table.Watch()
-	}
-	if err != nil {
-		return nil, errors.Join(err, b.table.Close())
-	}
 	b.pool = netns.NewPool(netns.Limits{Min: 0, Max: m.cfg.PoolMax, Idle: poolIdle},
 		func(ctx context.Context) (*prepared, error) { return m.prepare(ctx, b) },
 		func(p *prepared) { m.drop(b, p) })
 	return b, nil
+}
+
+// activate writes the firewall's table, with the ports of the connections that are known by now, watches it, and starts
+// the pools. It is done by Adopt, or by the first Connect, not before: until the running containers are known, the table
+// in the kernel keeps their ports open, and any address may be theirs.
+func (m *Manager) activate(b *bridge) error {
+	b.activation.Lock()
+	defer b.activation.Unlock()
+	if b.active {
+		return nil
+	}
+	err := m.syncTable(b)
+	if err == nil {
+		err = b.table.Watch()
+	}
+	if err != nil {
+		return errs.As(errs.Unavailable, fmt.Errorf("network bridge is not available: %w", err))
+	}
+	b.active = true
+	b.pool.SetMin(m.cfg.PoolMin)
+	m.lo.SetMin(min(2, m.cfg.PoolMin))
+	return nil
 }
 
 func (m *Manager) firewalled(b *bridge) nft.Bridge {

@@ -39,7 +39,9 @@ func (m *Manager) Connect(ctx context.Context, r Request) (Endpoint, error) {
 	if err := m.Release(ctx, r.ContainerID); err != nil {
 		return Endpoint{}, err
 	}
-	m.warm(b)
+	if err := m.activate(b); err != nil {
+		return Endpoint{}, err
+	}
 	p, err := b.pool.Take(ctx)
 	if err != nil {
 		return Endpoint{}, fmt.Errorf("connect container %s to network bridge: %w", r.ContainerID, err)
@@ -94,13 +96,6 @@ func endpointName(r Request) string {
 		return r.Name
 	}
 	return r.ContainerID[:min(12, len(r.ContainerID))]
-}
-
-// warm starts the pools for good. They don't run before Adopt or the first Connect: what running containers hold is not
-// known until then.
-func (m *Manager) warm(b *bridge) {
-	b.pool.SetMin(m.cfg.PoolMin)
-	m.lo.SetMin(min(2, m.cfg.PoolMin))
 }
 
 // Isolated gives a namespace with lo alone.
@@ -169,7 +164,9 @@ func (m *Manager) Adopt(ctx context.Context, held []Held) error {
 		m.conns[h.ContainerID] = c
 		m.mu.Unlock()
 	}
-	problems = append(problems, m.syncTable(b))
+	if err := m.activate(b); err != nil {
+		return errors.Join(append(problems, err)...)
+	}
 	links, err := m.host.Links()
 	if err != nil {
 		return errors.Join(append(problems, err)...)
@@ -186,7 +183,6 @@ func (m *Manager) Adopt(ctx context.Context, held []Held) error {
 		}
 	}
 	problems = append(problems, m.host.Do(&batch))
-	m.warm(b)
 	return errors.Join(problems...)
 }
 
