@@ -38,7 +38,7 @@ func TestAdopt(t *testing.T) {
 	id := old.NetworkID("bridge")
 
 	m := restart(t, old)
-	a.maker = m.maker
+	a.maker = m.inner
 	if m.NetworkID("bridge") != id {
 		t.Error("the network's id changed")
 	}

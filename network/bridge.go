@@ -85,6 +85,12 @@ func (m *Manager) activate(b *bridge) error {
 	return nil
 }
 
+func (b *bridge) isActive() bool {
+	b.activation.Lock()
+	defer b.activation.Unlock()
+	return b.active
+}
+
 func (m *Manager) firewalled(b *bridge) nft.Bridge {
 	return nft.Bridge{Name: b.name, Subnet: b.gateway.Masked(), Masquerade: !m.cfg.NoMasquerade, ICC: !m.cfg.NoICC}
 }

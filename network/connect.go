@@ -107,8 +107,8 @@ func (m *Manager) Isolated(ctx context.Context, containerID string, sysctls map[
 	if err != nil {
 		return nil, fmt.Errorf("make a network namespace for container %s: %w", containerID, err)
 	}
-	if len(sysctls) > 0 {
-		if err := m.maker.Inside(ctx, ns, func() error { return netns.SetSysctls(sysctls) }); err != nil {
+	if own := ownSysctls(sysctls); len(own) > 0 {
+		if err := m.inner.Inside(ctx, ns, func() error { return netns.SetSysctls(own) }); err != nil {
 			ns.Close()
 			return nil, err
 		}
@@ -135,7 +135,8 @@ func (m *Manager) Release(_ context.Context, containerID string) error {
 }
 
 // Adopt takes over what running containers hold, makes the firewall exactly that, and removes other interfaces of ours.
-// It is called once, before the first Connect.
+// It is called once, before the first Connect. An error concerns some or all of the containers' connections; they are
+// known all the same, and the engine can go on.
 func (m *Manager) Adopt(ctx context.Context, held []Held) error {
 	b, err := m.ready(ctx)
 	if err != nil {
@@ -164,26 +165,38 @@ func (m *Manager) Adopt(ctx context.Context, held []Held) error {
 		m.conns[h.ContainerID] = c
 		m.mu.Unlock()
 	}
-	if err := m.activate(b); err != nil {
-		return errors.Join(append(problems, err)...)
+	late := b.isActive()
+	links, err := m.host.Links() // before the pool makes more
+	problems = append(problems, err)
+	if late {
+		err = m.syncTable(b)
+	} else {
+		err = m.activate(b)
 	}
-	links, err := m.host.Links()
-	if err != nil {
-		return errors.Join(append(problems, err)...)
+	if err != nil && len(held) == 0 {
+		m.log.Warn("the default bridge is not available, containers can have --network none or host", "error", err)
+		return nil
 	}
+	problems = append(problems, err, m.tidy(b, links, keep, !late))
+	return errors.Join(problems...)
+}
+
+// tidy puts the interfaces of running containers back on the bridge, and has the others removed if all is set.
+func (m *Manager) tidy(b *bridge, links []rtnl.Link, keep map[string]bool, all bool) error {
 	var batch rtnl.Batch
 	for _, l := range links {
 		switch {
 		case !m.isOurs(l):
 		case !keep[l.Name]:
-			m.reap.add(b, netip.Addr{}, l.Name)
+			if all {
+				m.reap.add(b, netip.Addr{}, l.Name)
+			}
 		case l.Master != b.currentIndex():
 			batch.SetMaster(l.Index, b.currentIndex())
 			batch.Up(l.Index)
 		}
 	}
-	problems = append(problems, m.host.Do(&batch))
-	return errors.Join(problems...)
+	return m.host.Do(&batch)
 }
 
 // isOurs says that an interface is the host's end of one of our pairs.

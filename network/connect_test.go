@@ -86,7 +86,7 @@ func TestIsolated(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	x := machine{t, m.maker, ns}
+	x := machine{t, m.inner, ns}
 	x.echo(80)
 	if seen, err := x.dial("tcp", "127.0.0.1:80"); err != nil || seen != "127.0.0.1" {
 		t.Errorf("loopback: %q %v", seen, err)

@@ -33,8 +33,9 @@ func (m *Manager) Hosts(cfg DNSConfig, ep *Endpoint) ([]byte, error) {
 	if ep != nil && cfg.Hostname != "" {
 		n := cfg.Hostname
 		if cfg.Domainname != "" {
-			n += "." + cfg.Domainname + " " + cfg.Hostname
-		} else if short, _, ok := strings.Cut(n, "."); ok {
+			n += "." + cfg.Domainname
+		}
+		if short, _, ok := strings.Cut(n, "."); ok {
 			n += " " + short
 		}
 		for _, p := range []netip.Prefix{ep.Address, ep.Address6} {

@@ -197,7 +197,7 @@ func container(t testing.TB, m *Manager, r Request) (machine, Endpoint) {
 			t.Error(err)
 		}
 	})
-	return machine{t, m.maker, ep.NetNS}, ep
+	return machine{t, m.inner, ep.NetNS}, ep
 }
 
 func (x machine) inside(f func() error) error {

@@ -20,8 +20,9 @@ type Manager struct {
 	cfg   Config
 	ids   ifNames
 	log   *slog.Logger
-	maker *netns.Maker
-	host  *rtnl.Conn // in the host's namespace
+	maker *netns.Maker // makes namespaces for the pools
+	inner *netns.Maker // works inside of those that were taken
+	host  *rtnl.Conn   // in the host's namespace
 	lo    *netns.Pool[*os.File]
 
 	bridgeMu sync.Mutex // serialises the set-up of the bridge
@@ -69,13 +70,13 @@ func New(ctx context.Context, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		cfg: cfg, ids: cfg.ifNames(), log: cfg.Log, maker: netns.NewMaker(), host: host, state: st,
+		cfg: cfg, ids: cfg.ifNames(), log: cfg.Log, maker: netns.NewMaker(), inner: netns.NewMaker(), host: host, state: st,
 		conns: map[string]*connection{},
 	}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	m.reap = newReaper(m)
 	m.lo = netns.NewPool(netns.Limits{Min: 0, Max: m.cfg.PoolMax, Idle: poolIdle},
-		func(ctx context.Context) (*os.File, error) { return m.maker.New(ctx, nil) },
+		func(ctx context.Context) (*os.File, error) { return m.maker.New(ctx, furnishIsolated) },
 		func(f *os.File) { f.Close() })
 	if _, err := m.ready(ctx); err != nil {
 		m.log.Warn("the default bridge is not available, containers can have --network none or host", "error", err)
@@ -135,6 +136,7 @@ func (m *Manager) Close(_ context.Context) error {
 	}
 	m.work.Wait()
 	m.maker.Close()
+	m.inner.Close()
 	return errors.Join(err, m.host.Close())
 }
 

@@ -94,11 +94,39 @@ func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File) error {
 	if err := netns.SetSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := netns.SetSysctls(defaultSysctls); err != nil {
+		return err
+	}
 	batch.Up(netns.Loopback)
 	batch.Up(index)
 	batch.AddAddr(index, netip.PrefixFrom(p.addr, b.gateway.Bits()))
 	batch.AddDefaultRoute(index, b.gateway.Addr())
 	return in.Do(&batch)
+}
+
+// defaultSysctls are set in every namespace, as Docker does: low ports and ping need no privilege in a container.
+var defaultSysctls = map[string]string{
+	"net.ipv4.ip_unprivileged_port_start": "0",
+	"net.ipv4.ping_group_range":           "0 2147483647",
+}
+
+// furnishIsolated sets up a namespace with lo alone; it runs inside.
+func furnishIsolated(*os.File) error {
+	if err := netns.SetSysctls(defaultSysctls); err != nil {
+		return err
+	}
+	return netns.LoopbackUp()
+}
+
+// ownSysctls leaves out what every namespace has already.
+func ownSysctls(values map[string]string) map[string]string {
+	own := map[string]string{}
+	for name, value := range values {
+		if have, ok := defaultSysctls[name]; !ok || have != value {
+			own[name] = value
+		}
+	}
+	return own
 }
 
 // portFlag sets a flag of a host end as port of the bridge.
@@ -155,10 +183,11 @@ func derivedMAC(a netip.Addr) net.HardwareAddr {
 
 // customise gives a prepared namespace the container's own MAC address and sysctls.
 func (m *Manager) customise(ctx context.Context, p *prepared, mac net.HardwareAddr, sysctls map[string]string) error {
+	sysctls = ownSysctls(sysctls)
 	if mac == nil && len(sysctls) == 0 {
 		return nil
 	}
-	return m.maker.Inside(ctx, p.ns, func() error {
+	return m.inner.Inside(ctx, p.ns, func() error {
 		if mac != nil {
 			if err := setMAC(mac); err != nil {
 				return err

@@ -49,7 +49,7 @@ func (m *Maker) Close() {
 	<-m.done
 }
 
-// New makes a namespace with lo up, and runs setup inside (nil: nothing). The caller owns the file.
+// New makes a namespace and runs setup inside. The caller owns the file.
 func (m *Maker) New(ctx context.Context, setup func(ns *os.File) error) (*os.File, error) {
 	return m.do(ctx, job{run: setup})
 }
@@ -135,9 +135,6 @@ func work(j job) result {
 	if err != nil {
 		return result{err: fmt.Errorf("open the new network namespace: %w", err)}
 	}
-	if j.run == nil {
-		j.run = func(*os.File) error { return loopback() }
-	}
 	if err := j.run(ns); err != nil {
 		ns.Close()
 		return result{err: err}
@@ -145,7 +142,8 @@ func work(j job) result {
 	return result{ns: ns}
 }
 
-func loopback() error {
+// LoopbackUp sets lo up in the calling thread's network namespace.
+func LoopbackUp() error {
 	c, err := rtnl.Open()
 	if err != nil {
 		return err

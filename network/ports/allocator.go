@@ -121,7 +121,8 @@ func (a *Allocator) takeOne(r Request, host netip.AddrPort) (*Lease, error) {
 	s := slot{r.Proto, host.Port()}
 	for _, l := range a.taken[s] {
 		if overlap(l.Host.Addr(), host.Addr()) {
-			return nil, fmt.Errorf("Bind for %s failed: %w", host, ErrAllocated) //nolint:staticcheck // Docker's text
+			//lint:ignore ST1005 the text is Docker's, scripts look for it
+			return nil, fmt.Errorf("Bind for %s failed: %w", host, ErrAllocated)
 		}
 	}
 	fd, err := reserve(r.Proto, host)
