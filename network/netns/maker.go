@@ -61,6 +61,9 @@ func (m *Maker) Inside(ctx context.Context, ns *os.File, f func() error) error {
 }
 
 func (m *Maker) do(ctx context.Context, j job) (*os.File, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	j.done = make(chan result, 1)
 	select {
 	case m.jobs <- j:

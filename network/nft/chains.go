@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +25,7 @@ func newSchema(name string) *schema {
 	target := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
 	return &schema{
 		table:   t,
-		bridges: &nftables.Set{Table: t, ID: 1, Name: "bridges", KeyType: nftables.TypeIFName},
+		bridges: &nftables.Set{Table: t, ID: 1, Name: "bridges", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian},
 		subnets: &nftables.Set{Table: t, ID: 2, Name: "subnets", KeyType: nftables.TypeIPAddr, Interval: true},
 		icc: &nftables.Set{
 			Table: t, ID: 3, Name: "icc", Concatenation: true,
