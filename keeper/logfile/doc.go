@@ -32,6 +32,7 @@
 //	byte    0x1e
 //	byte    kind: 1 stdout, 2 stderr, 3 attributes
 //	uint32  length of the body
+//	uint16  low half of the CRC-32C of kind and length
 //	uint32  CRC-32C of kind, length and body
 //	…       body. Kinds 1 and 2: int64 nanoseconds since 1970, then the bytes. Kind 3: a JSON object
 //	uint32  length of the body, again, so that a file can be read backwards

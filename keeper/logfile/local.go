@@ -16,7 +16,7 @@ type localCodec struct {
 
 const (
 	localSync  = 0x1e
-	localHead  = 10
+	localHead  = 12
 	localTail  = 4
 	kindAttrs  = 3
 	maxLocal   = 16 << 20 // of a body; more is garbage
@@ -48,6 +48,7 @@ func localFrame(dst []byte, kind byte, a, b []byte) []byte {
 	dst = append(dst, localSync, kind)
 	dst = binary.LittleEndian.AppendUint32(dst, n)
 	crc := crc32.Update(0, castagnoli, dst[start+1:])
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(crc))
 	crc = crc32.Update(crc, castagnoli, a)
 	crc = crc32.Update(crc, castagnoli, b)
 	dst = binary.LittleEndian.AppendUint32(dst, crc)
@@ -64,6 +65,9 @@ func localSize(b []byte) int {
 		return 0
 	}
 	n := binary.LittleEndian.Uint32(b[2:])
+	if uint16(crc32.Checksum(b[1:6], castagnoli)) != binary.LittleEndian.Uint16(b[6:]) {
+		return -1
+	}
 	if b[1] == 0 || b[1] > kindAttrs || n > maxLocal || b[1] != kindAttrs && n < localStamp {
 		return -1
 	}
@@ -74,7 +78,7 @@ func localSize(b []byte) int {
 func localValid(b []byte) bool {
 	body := b[localHead : len(b)-localTail]
 	crc := crc32.Update(0, castagnoli, b[1:6])
-	return crc32.Update(crc, castagnoli, body) == binary.LittleEndian.Uint32(b[6:]) &&
+	return crc32.Update(crc, castagnoli, body) == binary.LittleEndian.Uint32(b[8:]) &&
 		binary.LittleEndian.Uint32(b[len(b)-localTail:]) == uint32(len(body))
 }
 

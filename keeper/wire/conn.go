@@ -225,3 +225,17 @@ func CloseAll(files Files) {
 		}
 	}
 }
+
+// Ping says whether the other side still has its end.
+func (c *Conn) Ping() (err error) {
+	cerr := c.raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		if n, perr := unix.Poll(p, 0); perr == nil && n > 0 {
+			err = io.EOF
+		}
+	})
+	if cerr != nil {
+		return cerr
+	}
+	return err
+}

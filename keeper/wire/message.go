@@ -63,6 +63,7 @@ type Config struct {
 	Env      []string `json:",omitempty"` // the engine's environment
 	Dir      string   `json:",omitempty"` // the engine's working folder
 	PID      int      `json:",omitempty"` // the keeper's
+	Debug    bool     `json:",omitempty"` // it logs more
 }
 
 // Launch is the wire form of keeper.LaunchRequest; the payload is the program.
@@ -126,10 +127,11 @@ type Error struct {
 
 // Step is the wire form of launch.StepError.
 type Step struct {
-	Index  int
-	Name   string `json:",omitempty"`
-	Object string `json:",omitempty"`
-	Errno  int
+	Index        int
+	Name         string `json:",omitempty"`
+	Errno        int    `json:",omitempty"`
+	Killed       int    `json:",omitempty"`
+	Exec, Search bool   `json:",omitempty"`
 }
 
 // FromError gives err its wire form; nil stays nil.
