@@ -182,3 +182,17 @@ func (s deviceState) explain(err error) error {
 	}
 	return err
 }
+
+// DefaultDeviceRules is what every container may touch, privileged or not: any node may be made (not opened); null,
+// zero, full, random, urandom, tty, console, ptmx and the terminals of its devpts are open. A runtime adds them to the
+// rules of a specification, after a rule that denies everything.
+func DefaultDeviceRules() []specs.LinuxDeviceCgroup {
+	rule := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: kind, Major: &major, Minor: &minor, Access: access}
+	}
+	return []specs.LinuxDeviceCgroup{
+		rule("c", -1, -1, "m"), rule("b", -1, -1, "m"),
+		rule("c", 1, 3, "rwm"), rule("c", 1, 5, "rwm"), rule("c", 1, 7, "rwm"), rule("c", 1, 8, "rwm"), rule("c", 1, 9, "rwm"),
+		rule("c", 5, 0, "rwm"), rule("c", 5, 1, "rwm"), rule("c", 5, 2, "rwm"), rule("c", 136, -1, "rwm"),
+	}
+}
