@@ -144,7 +144,7 @@ func TestWeightOfShares(t *testing.T) {
 
 func TestFilter(t *testing.T) {
 	r := &specs.LinuxResources{
-		Memory:  &specs.LinuxMemory{Limit: ptr(int64(1)), Swap: ptr(int64(2)), Swappiness: ptr(uint64(60)), Kernel: ptr(int64(0))},
+		Memory:  &specs.LinuxMemory{Limit: ptr(int64(1)), Swap: ptr(int64(2)), Swappiness: ptr(uint64(60))},
 		CPU:     &specs.LinuxCPU{Shares: ptr(uint64(2)), Cpus: "0"},
 		Pids:    &specs.LinuxPids{Limit: ptr(int64(4))},
 		BlockIO: &specs.LinuxBlockIO{Weight: ptr(uint16(10)), ThrottleReadIOPSDevice: []specs.LinuxThrottleDevice{{Rate: 1}}},

@@ -140,11 +140,11 @@ func (s Support) memory(m specs.LinuxMemory, w *warnings) *specs.LinuxMemory {
 		w.add(*m.DisableOOMKiller, noKernel+"OomKillDisable. OomKillDisable discarded.")
 		m.DisableOOMKiller = nil
 	}
-	if m.Kernel != nil || m.KernelTCP != nil { // gone from Linux 5.4 on (files that are left do nothing)
-		w.add(m.Kernel != nil && *m.Kernel > 0 || m.KernelTCP != nil && *m.KernelTCP > 0,
-			noKernel+"kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded.")
-		m.Kernel, m.KernelTCP = nil, nil
-	}
+	// Linux 5.4 ended the limits of kernel memory: the files that are left do nothing, and settings does not write them.
+	//lint:ignore SA1019 old specifications still ask for it
+	kernel := m.Kernel
+	w.add(kernel != nil && *kernel > 0 || m.KernelTCP != nil && *m.KernelTCP > 0,
+		noKernel+"kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded.")
 	return &m
 }
 
