@@ -45,6 +45,7 @@ type fake struct {
 
 	images   []apiimage.Summary
 	image    apiimage.InspectResponse
+	networks []network.Summary
 	pulled   string
 	pullOpt  image.PullOptions
 	messages []image.Message
@@ -152,7 +153,12 @@ func (i fakeImages) Inspect(context.Context, string, *ocispec.Platform, bool) (a
 func (i fakeImages) History(context.Context, string, *ocispec.Platform) ([]apiimage.HistoryResponseItem, error) {
 	return nil, i.f.err
 }
-func (i fakeImages) Tag(_ context.Context, _, target string) error { i.f.pulled = target; return i.f.err }
+
+func (i fakeImages) Tag(_ context.Context, _, target string) error {
+	i.f.pulled = target
+	return i.f.err
+}
+
 func (i fakeImages) Remove(context.Context, string, image.RemoveOptions) ([]apiimage.DeleteResponse, error) {
 	return nil, i.f.err
 }
@@ -180,8 +186,8 @@ func (i fakeImages) Import(_ context.Context, r io.Reader, _ image.ImportOptions
 
 type fakeNetworks struct{ f *fake }
 
-func (n fakeNetworks) List(context.Context, map[string][]string) ([]network.Inspect, error) {
-	return nil, n.f.err
+func (n fakeNetworks) List(context.Context) ([]network.Summary, error) {
+	return n.f.networks, n.f.err
 }
 
 func (n fakeNetworks) Inspect(context.Context, string) (network.Inspect, error) {
