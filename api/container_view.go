@@ -7,6 +7,7 @@ import (
 
 	apicontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
 )
 
 // summariesFor gives a list of containers the form that version v has.
@@ -78,6 +79,9 @@ func inspectFor(v Version, r apicontainer.InspectResponse) any {
 		return r
 	}
 	r.Storage = nil
+	if r.GraphDriver == nil && r.Driver != "" {
+		r.GraphDriver = &storage.DriverData{Name: r.Driver}
+	}
 	if v < 48 {
 		r.ImageManifestDescriptor = nil
 	}

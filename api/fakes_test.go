@@ -248,3 +248,14 @@ func listen(t *testing.T, f *fake) (socket string) {
 }
 
 var errGone = errs.New(errs.NotFound, "No such container: x")
+
+// discardAnswer asks and throws the answer away.
+func discardAnswer(h http.Handler, path string) {
+	h.ServeHTTP(&nowhere{header: http.Header{}}, httptest.NewRequest(http.MethodGet, path, nil))
+}
+
+type nowhere struct{ header http.Header }
+
+func (n *nowhere) Header() http.Header         { return n.header }
+func (n *nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (n *nowhere) WriteHeader(int)             {}
