@@ -178,7 +178,7 @@ func check(t *testing.T, p *specs.LinuxSeccomp, m vm, list []arch) {
 				seen = append(seen, uint32(n.nr[a]))
 			}
 		}
-		for nr := uint32(0); nr < 700; nr++ { // and the gaps
+		for nr := uint32(0); nr < 600; nr++ { // and the gaps
 			if !slices.Contains(seen, nr) {
 				one("", nr)
 			}
@@ -193,7 +193,7 @@ func TestDefaultProfile(t *testing.T) {
 		"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_MODULE", "CAP_DAC_READ_SEARCH", "CAP_SYS_BOOT", "CAP_SYS_CHROOT",
 		"CAP_SYS_PACCT", "CAP_SYS_RAWIO", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_SYS_NICE", "CAP_SYSLOG", "CAP_BPF", "CAP_PERFMON",
 	}
-	for _, caps := range [][]string{nil, {"CAP_SYS_ADMIN"}, {"CAP_SYS_CHROOT", "CAP_MKNOD"}, all} {
+	for _, caps := range [][]string{nil, {"CAP_SYS_ADMIN", "CAP_SYS_CHROOT"}, all} {
 		p, err := Default(caps)
 		if err != nil {
 			t.Fatal(err)
@@ -208,6 +208,9 @@ func TestDefaultProfile(t *testing.T) {
 		}
 		t.Logf("%v: %d instructions", caps, len(f.Insns))
 		check(t, p, newVM(t, f), list)
+		if len(caps) > 0 {
+			continue // the other architectures once
+		}
 		p.Architectures = []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM, specs.ArchRISCV64}
 		if f, err = Assemble(p); err != nil {
 			t.Fatal(err)
@@ -308,7 +311,7 @@ func TestRandomProfiles(t *testing.T) {
 	}
 	actions := []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKillProcess, specs.ActLog, specs.ActTrap, specs.ActTrace, specs.ActAllow}
 	vals := []uint64{0, 1, 2, 3, 7, 8, 0xffffffff, 0x100000000, 0x100000001, 1 << 63, ^uint64(0), 0x8000000080000000}
-	for range 20 {
+	for range 8 {
 		p := &specs.LinuxSeccomp{DefaultAction: actions[r.IntN(len(actions))], Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM}}
 		for range 1 + r.IntN(40) {
 			s := specs.LinuxSyscall{Action: actions[r.IntN(len(actions))]}

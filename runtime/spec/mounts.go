@@ -53,7 +53,8 @@ func (b *builder) mounts() error {
 		return cmp.Compare(strings.Count(x.Destination, "/"), strings.Count(y.Destination, "/"))
 	})
 	base := slices.DeleteFunc(defaultMounts(), func(m specs.Mount) bool {
-		return taken[m.Destination] || taken["/dev"] && strings.HasPrefix(m.Destination, "/dev/")
+		return taken[m.Destination] || taken["/dev"] && strings.HasPrefix(m.Destination, "/dev/") ||
+			m.Type == "cgroup" && !b.in.Kernel.Cgroup.Any // nothing to be shown
 	})
 	b.spec.Mounts = append(base, list...)
 	b.access(taken)
