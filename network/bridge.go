@@ -80,9 +80,23 @@ func (m *Manager) activate(b *bridge) error {
 		return errs.As(errs.Unavailable, fmt.Errorf("network bridge is not available: %w", err))
 	}
 	b.active = true
+	m.work.Go(func() { m.warnOfDrops(b) })
 	b.pool.SetMin(m.cfg.PoolMin)
 	m.lo.SetMin(min(2, m.cfg.PoolMin))
 	return nil
+}
+
+// warnOfDrops tells the user of foreign firewalls that drop what containers send.
+func (m *Manager) warnOfDrops(b *bridge) {
+	chains, err := b.table.ForwardDrops()
+	if err != nil {
+		m.log.Debug("other firewalls could not be looked at", "error", err)
+		return
+	}
+	for _, c := range chains {
+		m.log.Warn("a firewall chain of another program drops forwarded packets: containers reach the outside, and are reached, only as its rules allow",
+			"chain", c, "bridge", b.name)
+	}
 }
 
 func (b *bridge) isActive() bool {

@@ -144,6 +144,55 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// A neighbour on the wire, or a container, that sends packets for 127.0.0.1 must not reach what is there.
+func TestLoopbackIsTheHostsAlone(t *testing.T) {
+	m := newManager(t, nil)
+	out := newOutside(t).machine(t)
+	host := machine{t: t}
+	host.echo(7)
+	a, epA := container(t, m, Request{ContainerID: "aaaa", Ports: portMapOf(t, "127.0.0.1|8081|80/tcp")})
+	a.echo(80)
+	for _, x := range []struct {
+		from machine
+		dev  string
+		via  netip.Addr
+	}{{out, "wan0", hostAddr}, {a, "eth0", epA.Gateway}} {
+		err := x.from.inside(func() error {
+			c, err := rtnl.Open()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			dev, err := c.Index(x.dev)
+			if err != nil {
+				return err
+			}
+			// 127.0.0.1 is not here any more, but at the host.
+			for _, args := range []string{
+				"addr flush dev lo", "route flush table local 127.0.0.0/8", "route add 127.0.0.1 dev " + x.dev + " via " + x.via.String(),
+			} {
+				if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil && !strings.Contains(args, "flush") {
+					return fmt.Errorf("ip %s: %w: %s (interface %d)", args, err, out, dev)
+				}
+			}
+			return os.WriteFile("/proc/sys/net/ipv4/conf/"+x.dev+"/route_localnet", []byte("1"), 0)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []string{"127.0.0.1:8081", "127.0.0.1:7"} {
+			if seen, err := x.from.dial("tcp", to); err == nil {
+				t.Errorf("%s reached %s: %q", x.dev, to, seen)
+			} else if !strings.Contains(err.Error(), "in progress") {
+				t.Errorf("%s: the packets were not sent: %v", x.dev, err)
+			}
+		}
+	}
+	if _, err := host.dial("tcp", "127.0.0.1:8081"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFlushedRulesComeBack(t *testing.T) {
 	m := newManager(t, nil)
 	a, _ := container(t, m, Request{ContainerID: "aaaa", Ports: portMapOf(t, "|8080|80/tcp")})
