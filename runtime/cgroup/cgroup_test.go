@@ -420,31 +420,24 @@ func TestNoCgroups(t *testing.T) {
 	ctx := t.Context()
 	_, e1 := c.Stats()
 	_, e2 := c.OOMKilled()
-	f, e3 := c.ProcsFiles()
-	d, e4 := c.Dir()
-	if err := errors.Join(e1, e2, e3, e4, c.Kill(ctx), c.Remove(ctx)); err != nil || len(f) != 0 || d != nil {
-		t.Error(err, f, d)
+	d, e3 := c.Dir()
+	if err := errors.Join(e1, e2, e3, c.Kill(ctx), c.Remove(ctx)); err != nil || len(c.Paths()) != 0 || d != nil {
+		t.Error(err, d)
 	}
 }
 
-// A process that writes "0" through the files is in, as the launch program does it.
-func TestProcsFiles(t *testing.T) {
+// A process that writes "0" to the tasks files of v1 is in, as the launch program does it.
+func TestEnter(t *testing.T) {
 	h := testHost(t)
 	c := create(t, h, nil)
-	files, err := c.ProcsFiles()
-	if err != nil {
-		t.Fatal(err)
+	script, want := "", 0
+	for _, m := range c.Paths() {
+		if !m.V2 {
+			script += fmt.Sprintf("echo 0 >%s/tasks; ", m.Host)
+			want++
+		}
 	}
-	script := ""
-	for i := range files {
-		script += fmt.Sprintf("echo 0 >&%d; ", i+3)
-	}
-	cmd := exec.Command("/bin/sh", "-c", script+"cat /proc/self/cgroup")
-	cmd.ExtraFiles = files
-	out, err := cmd.Output()
-	for _, f := range files {
-		_ = f.Close()
-	}
+	out, err := exec.Command("/bin/sh", "-c", script+"cat /proc/self/cgroup").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,8 +447,8 @@ func TestProcsFiles(t *testing.T) {
 			in++
 		}
 	}
-	if in != len(files) {
-		t.Errorf("%d of %d:\n%s", in, len(files), out)
+	if in != want {
+		t.Errorf("%d of %d:\n%s", in, want, out)
 	}
 }
 
@@ -467,13 +460,6 @@ func BenchmarkCreateRemove(b *testing.B) {
 		c, _, err := h.Create(path, r)
 		if err != nil {
 			b.Fatal(err)
-		}
-		files, err := c.ProcsFiles()
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, f := range files {
-			_ = f.Close()
 		}
 		if err := c.Remove(b.Context()); err != nil {
 			b.Fatal(err)

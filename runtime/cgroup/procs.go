@@ -20,7 +20,7 @@ func (c *Cgroup) Path() string { return c.path }
 
 // Mount is the group's folder in one hierarchy, for the container's own view of its cgroups.
 type Mount struct {
-	Host        string   // absolute folder on the host
+	Host        string   // absolute folder on the host; of v1, a thread that writes "0" to its file tasks is in
 	Name        string   // name of the folder below /sys/fs/cgroup: "memory", "cpu,cpuacct", "systemd"; "" for a pure v2 host
 	Controllers []string // of v1, more than one if they are mounted together: each gets a symlink to Name
 	Options     string   // mount options that make this hierarchy: "memory", "name=systemd"; "" for v2
@@ -45,26 +45,6 @@ func (c *Cgroup) Paths() []Mount {
 		out = append(out, m)
 	}
 	return out
-}
-
-// ProcsFiles are the cgroup.procs files of the v1 hierarchies, open for writing: a process puts itself in by
-// writing "0". (Into v2 it is born, see Dir.) The caller closes them.
-func (c *Cgroup) ProcsFiles() ([]*os.File, error) {
-	var out []*os.File
-	for _, p := range c.parts {
-		if p.hierarchy.v2 {
-			continue
-		}
-		f, err := openRaw(p.dir+"/cgroup.procs", unix.O_WRONLY)
-		if err != nil {
-			for _, f := range out {
-				_ = f.Close() // only opened
-			}
-			return nil, err
-		}
-		out = append(out, f)
-	}
-	return out, nil
 }
 
 // Dir is the group's folder of v2, for clone3's CLONE_INTO_CGROUP, or nil if v2 is not mounted. The caller closes it.

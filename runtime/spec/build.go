@@ -30,6 +30,9 @@ type Input struct {
 	// Host paths of the files for /etc; "" for none.
 	Hosts, Hostname, ResolvConf string
 
+	// CgroupParent is where control groups are unless HostConfig says otherwise; "" is DefaultCgroupParent.
+	CgroupParent string
+
 	// Init asks for an init process; InitPath is the program on the host.
 	Init     bool
 	InitPath string
@@ -60,7 +63,7 @@ func Build(in Input) (*specs.Spec, []string, error) {
 	b := &builder{in: &in, spec: &specs.Spec{
 		Version: specs.Version,
 		Root:    &specs.Root{Path: in.RootPath, Readonly: in.HostConfig.ReadonlyRootfs},
-		Linux:   &specs.Linux{CgroupsPath: CgroupsPath(in.HostConfig, in.ID)},
+		Linux:   &specs.Linux{CgroupsPath: CgroupsPath(in.HostConfig, in.CgroupParent, in.ID)},
 	}}
 	if err := unsupported(in.HostConfig); err != nil {
 		return nil, nil, err

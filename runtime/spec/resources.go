@@ -12,14 +12,17 @@ import (
 	"skiff/internal/errs"
 )
 
-// DefaultCgroupParent is where the control groups of containers are, unless --cgroup-parent says otherwise.
+// DefaultCgroupParent is where the control groups of containers are, unless somebody says otherwise.
 const DefaultCgroupParent = "/skiff"
 
-// CgroupsPath is the path of a container's control group below each hierarchy's mount point.
-func CgroupsPath(h *container.HostConfig, id string) string {
-	parent := DefaultCgroupParent
+// CgroupsPath is the path of a container's control group below each hierarchy's mount point: in HostConfig's parent, else
+// in the given one, else in DefaultCgroupParent.
+func CgroupsPath(h *container.HostConfig, parent, id string) string {
 	if h != nil && h.CgroupParent != "" {
 		parent = h.CgroupParent
+	}
+	if parent == "" {
+		parent = DefaultCgroupParent
 	}
 	return path.Join("/", parent, id)
 }
