@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -98,6 +99,7 @@ func run(f *flags, l Launcher, log *slog.Logger) (int, error) {
 	if err != nil {
 		return 1, fmt.Errorf("find out the keeper's own path: %w", err)
 	}
+	activation := takeActivation()
 	cfg := wire.Config{ExecRoot: f.execRoot, Keeper: exe, Engine: f.engine, Env: os.Environ(), Debug: f.debug}
 	cfg.Dir, _ = os.Getwd() // "" is the same
 	if f.resume >= 0 {
@@ -112,6 +114,7 @@ func run(f *flags, l Launcher, log *slog.Logger) (int, error) {
 		return 1, err
 	}
 	s.lock = lock
+	maps.Copy(s.stash, activation)
 	var conn *wire.Conn
 	if f.adopt >= 0 { // everything comes over the connection
 		if conn, err = wire.NewConn(f.adopt); err != nil {
