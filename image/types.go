@@ -1,11 +1,16 @@
 package image
 
 import (
+	"log/slog"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"skiff/layer"
+	"skiff/registry/remote"
 )
 
 // Image is one platform's image in the store, ready to be run.
@@ -60,4 +65,26 @@ type ImportOptions struct {
 	Message   string   // history comment
 	Changes   []string // Dockerfile instructions: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ONBUILD
 	Platform  *ocispec.Platform
+}
+
+// Options of New.
+type Options struct {
+	Store    *layer.Store
+	Registry *remote.Client
+	Events   Publisher // nil: nobody listens
+	// InUse lists the containers that were made from an image; nil: none. It is called without any lock held.
+	InUse    func(id digest.Digest) []Use
+	Platform *ocispec.Platform // what a pull chooses if it isn't told; nil: the host's
+	Logger   *slog.Logger      // nil: slog.Default
+}
+
+// Publisher is told what happened to images. Publish must not block.
+type Publisher interface {
+	Publish(events.Message)
+}
+
+// Use is one container that was made from an image.
+type Use struct {
+	ContainerID string
+	Running     bool
 }

@@ -143,6 +143,7 @@ func (f *flight) fly(ctx context.Context) (*diff, error) {
 		in = newTail(b)
 		in.grow(n)
 		in.end(nil)
+		f.report(StageDownloaded, 0, 0)
 	} else {
 		var err error
 		if t, err = f.s.newTempBlob(); err != nil {
@@ -188,12 +189,14 @@ func (f *flight) fly(ctx context.Context) (*diff, error) {
 
 // fetch transfers the blob into t and verifies it.
 func (f *flight) fetch(ctx context.Context, t *tempBlob, in *tail) error {
-	f.report(StageWaiting, 0, 0)
-	if err := f.s.fetches.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
+	if !f.s.fetches.TryAcquire(1) {
+		f.report(StageWaiting, 0, 0)
+		if err := f.s.fetches.Acquire(ctx, 1); err != nil {
+			return context.Cause(ctx)
+		}
 	}
 	defer f.s.fetches.Release(1)
-	body, err := f.src.Open()
+	body, err := f.src.Open(ctx)
 	if err != nil {
 		return err
 	}
@@ -275,7 +278,7 @@ func (f *flight) unpack(ctx context.Context, in *tail) (_ *unpacked, err error) 
 	tick := throttle{last: time.Now()}
 	in.read = func(n int64) {
 		f.mu.Lock()
-		downloading := f.last != nil && (f.last.stage == StageDownloading || f.last.stage == StageWaiting)
+		downloading := f.last == nil || f.last.stage != StageDownloaded && f.last.stage != StageExtracting
 		f.mu.Unlock()
 		if !downloading && tick.due() {
 			f.report(StageExtracting, n, max(f.src.Size, 0))

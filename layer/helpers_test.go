@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"log/slog"
 	"os"
@@ -76,7 +77,7 @@ func zst(t testing.TB, b []byte) []byte {
 func source(plain, blob []byte, opened *atomic.Int32) Source {
 	return Source{
 		Blob: digest.FromBytes(blob), DiffID: digest.FromBytes(plain), Size: int64(len(blob)),
-		Open: func() (io.ReadCloser, error) {
+		Open: func(context.Context) (io.ReadCloser, error) {
 			if opened != nil {
 				opened.Add(1)
 			}

@@ -216,7 +216,7 @@ func TestPullsShareTheWork(t *testing.T) {
 	src := source(plain, blob, &opened)
 	release := make(chan struct{})
 	open := src.Open
-	src.Open = func() (io.ReadCloser, error) { <-release; return open() }
+	src.Open = func(ctx context.Context) (io.ReadCloser, error) { <-release; return open(ctx) }
 	var wg sync.WaitGroup
 	var told atomic.Int32
 	for range 8 {
@@ -259,7 +259,7 @@ func TestCancel(t *testing.T) {
 	plain := makeTar(t, file("a", "b"))
 	src := source(plain, plain, nil)
 	r, w := io.Pipe()
-	src.Open = func() (io.ReadCloser, error) { return r, nil }
+	src.Open = func(context.Context) (io.ReadCloser, error) { return r, nil }
 	ctx1, cancel1 := context.WithCancel(t.Context())
 	ctx2, cancel2 := context.WithCancel(t.Context())
 	defer cancel2()
@@ -303,8 +303,8 @@ func TestBadTransfers(t *testing.T) {
 		f(&s)
 		return s
 	}
-	body := func(b []byte, end error) func() (io.ReadCloser, error) {
-		return func() (io.ReadCloser, error) {
+	body := func(b []byte, end error) func(context.Context) (io.ReadCloser, error) {
+		return func(context.Context) (io.ReadCloser, error) {
 			r := io.Reader(bytes.NewReader(b))
 			if end != nil {
 				r = io.MultiReader(r, errReader{end})
@@ -319,7 +319,7 @@ func TestBadTransfers(t *testing.T) {
 		src  Source
 		want string
 	}{
-		"open fails":     {with(func(s *Source) { s.Open = func() (io.ReadCloser, error) { return nil, boom } }), "boom"},
+		"open fails":     {with(func(s *Source) { s.Open = func(context.Context) (io.ReadCloser, error) { return nil, boom } }), "boom"},
 		"stream fails":   {with(func(s *Source) { s.Open = body(blob[:50], boom) }), "boom"},
 		"too short":      {with(func(s *Source) { s.Open = body(blob[:50], nil) }), "has 50 bytes"},
 		"too long":       {with(func(s *Source) { s.Open = body(append(bytes.Clone(blob), 0), nil) }), "more than"},
@@ -476,4 +476,3 @@ func BenchmarkPrepareMount(b *testing.B) {
 		})
 	}
 }
-

@@ -388,3 +388,23 @@ func validDigest(d digest.Digest) error {
 	}
 	return nil
 }
+
+// HasDiff tells whether a layer is unpacked.
+func (s *Store) HasDiff(id digest.Digest) bool {
+	if id.Validate() != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.diffs[id.Encoded()] != nil
+}
+
+// Lower are the folders of a chain's layers, topmost first; nil if it is not there.
+func (s *Store) Lower(id digest.Digest) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.chains[id]; c != nil {
+		return c.lower
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"context"
 	"io"
 	"log/slog"
 
@@ -26,8 +27,9 @@ type Source struct {
 	DiffID    digest.Digest // digest of the uncompressed tar, from the image's configuration
 	Size      int64         // bytes of the blob as transferred; < 0 if unknown
 	MediaType string        // OCI or Docker layer media type; the compression is sniffed from the bytes, not trusted from it
-	// Open starts the transfer, from the blob's first byte. It is called only if the layer is not there yet.
-	Open func() (io.ReadCloser, error)
+	// Open starts the transfer, from the blob's first byte. It is called only if the blob is not there yet. ctx outlives the
+	// call of Apply if other calls wait for the same layer; it ends the transfer too.
+	Open func(ctx context.Context) (io.ReadCloser, error)
 }
 
 // Stage is what happens to a layer during Apply, for progress display. The texts are those of Docker's pull.
