@@ -147,7 +147,7 @@ func (c *Client) bearer(ctx context.Context, from *url.URL, ch challenge, scope 
 	if err != nil || realm.Host == "" || realm.Scheme != "http" && realm.Scheme != "https" {
 		return fmt.Errorf("registry %s names no valid token service: %q", from.Host, ch.params["realm"])
 	}
-	if realm.Scheme == "http" && from.Scheme == "https" && !c.insecure.has(realm.Host) {
+	if realm.Scheme == "http" && from.Scheme == "https" && !c.isInsecure(realm.Host) {
 		return fmt.Errorf("registry %s names a token service without encryption: %s", from.Host, realm.Redacted())
 	}
 	asked := scope

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/distribution/reference"
@@ -39,13 +40,12 @@ type Credentials struct {
 
 // Client talks to registries. It keeps connections and tokens; one is enough for the whole program.
 type Client struct {
-	opt      Options
-	log      *slog.Logger
-	mirrors  []*url.URL
-	insecure insecureList
-	http     *http.Client
-	strict   *http.Transport
-	lax      *http.Transport
+	opt    Options
+	log    *slog.Logger
+	peers  atomic.Pointer[peers]
+	http   *http.Client
+	strict *http.Transport
+	lax    *http.Transport
 
 	mu      sync.Mutex
 	tokens  map[tokenKey]token
@@ -73,15 +73,7 @@ func New(opt Options) (*Client, error) {
 		opt.Proxy = http.ProxyFromEnvironment
 	}
 	c := &Client{opt: opt, log: opt.Logger, tokens: map[tokenKey]token{}, schemes: map[string]string{}}
-	for _, m := range opt.Mirrors {
-		u, err := ParseMirror(m)
-		if err != nil {
-			return nil, err
-		}
-		c.mirrors = append(c.mirrors, u)
-	}
-	var err error
-	if c.insecure, err = parseInsecure(opt.Insecure); err != nil {
+	if err := c.SetPeers(opt.Mirrors, opt.Insecure); err != nil {
 		return nil, err
 	}
 	c.strict = c.transport(nil)
@@ -89,6 +81,33 @@ func New(opt Options) (*Client, error) {
 	c.http = &http.Client{Transport: byHost{c}, CheckRedirect: c.redirect}
 	return c, nil
 }
+
+// peers is what can be changed while the client works.
+type peers struct {
+	mirrors  []*url.URL
+	insecure insecureList
+}
+
+// SetPeers replaces Options.Mirrors and Options.Insecure, for pulls that begin from now on. On error nothing is changed.
+func (c *Client) SetPeers(mirrors, insecure []string) error {
+	p := new(peers)
+	for _, m := range mirrors {
+		u, err := ParseMirror(m)
+		if err != nil {
+			return err
+		}
+		p.mirrors = append(p.mirrors, u)
+	}
+	var err error
+	if p.insecure, err = parseInsecure(insecure); err != nil {
+		return err
+	}
+	c.peers.Store(p)
+	return nil
+}
+
+// isInsecure tells whether a host, or host:port, needs no valid certificate.
+func (c *Client) isInsecure(host string) bool { return c.peers.Load().insecure.has(host) }
 
 // Close gives the idle connections up.
 func (c *Client) Close() {
@@ -135,7 +154,7 @@ func (c *Client) transport(t *tls.Config) *http.Transport {
 type byHost struct{ c *Client }
 
 func (b byHost) RoundTrip(r *http.Request) (*http.Response, error) {
-	if b.c.insecure.has(r.URL.Host) {
+	if b.c.isInsecure(r.URL.Host) {
 		return b.c.lax.RoundTrip(r)
 	}
 	return b.c.strict.RoundTrip(r)
@@ -148,7 +167,7 @@ func (c *Client) redirect(r *http.Request, via []*http.Request) error {
 	if r.URL.Host != via[0].URL.Host {
 		r.Header.Del("Authorization")
 	}
-	if r.URL.Scheme == "http" && via[0].URL.Scheme == "https" && !c.insecure.has(r.URL.Host) {
+	if r.URL.Scheme == "http" && via[0].URL.Scheme == "https" && !c.isInsecure(r.URL.Host) {
 		return fmt.Errorf("refusing the redirect from https to %s", r.URL.Redacted())
 	}
 	r.Header.Del("Referer") // it may hold a signed URL
@@ -208,13 +227,13 @@ type endpoint struct {
 func (c *Client) endpoints(domain string) []endpoint {
 	if domain == "docker.io" {
 		var es []endpoint
-		for _, m := range c.mirrors {
+		for _, m := range c.peers.Load().mirrors {
 			es = append(es, endpoint{m, true})
 		}
 		return append(es, endpoint{&url.URL{Scheme: "https", Host: "registry-1.docker.io"}, false})
 	}
 	e := endpoint{base: &url.URL{Scheme: "https", Host: domain}}
-	if c.insecure.has(domain) {
+	if c.isInsecure(domain) {
 		e.base.Scheme = ""
 	}
 	return []endpoint{e}
