@@ -41,8 +41,8 @@ var options = []option{
 
 	{flag: "registry-mirror", key: "registry-mirrors", reload: true, field: func(c *Config) any { return &c.Mirrors }, usage: "Preferred registry mirror"},
 	{flag: "insecure-registry", key: "insecure-registries", reload: true, field: func(c *Config) any { return &c.Insecure }, usage: "Enable insecure registry communication"},
-	{flag: "max-concurrent-downloads", key: "max-concurrent-downloads", reload: true, field: func(c *Config) any { return &c.MaxDownloads }, usage: "Set the max concurrent downloads"},
-	{flag: "max-download-attempts", key: "max-download-attempts", reload: true, field: func(c *Config) any { return &c.MaxAttempts }, usage: "Set the max download attempts for each pull"},
+	{flag: "max-concurrent-downloads", key: "max-concurrent-downloads", field: func(c *Config) any { return &c.MaxDownloads }, usage: "Set the max concurrent downloads"},
+	{flag: "max-download-attempts", key: "max-download-attempts", field: func(c *Config) any { return &c.MaxAttempts }, usage: "Set the max download attempts for each pull"},
 	{flag: "http-proxy", field: func(c *Config) any { return &c.HTTPProxy }, usage: "HTTP proxy URL to use for outgoing traffic"},
 	{flag: "https-proxy", field: func(c *Config) any { return &c.HTTPSProxy }, usage: "HTTPS proxy URL to use for outgoing traffic"},
 	{flag: "no-proxy", field: func(c *Config) any { return &c.NoProxy }, usage: "Comma-separated list of hosts or IP addresses for which the proxy is skipped"},
