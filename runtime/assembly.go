@@ -7,6 +7,7 @@ import (
 
 	"skiff/runtime/cgroup"
 	"skiff/runtime/launch"
+	"skiff/runtime/seccomp"
 )
 
 // Assembly is a program together with the files its slots refer to. It is what the keeper is sent.
@@ -33,6 +34,14 @@ type ContainerInput struct {
 	Stdio  Stdio
 	// DevPTS is a detached devpts mount that holds the terminal's slave (see NewPTY), or nil: a new devpts is mounted.
 	DevPTS *os.File
+	// Preserved are further descriptors for the process, from 3 on.
+	Preserved []*os.File
+	// Filters remembers assembled seccomp filters between containers; nil: nothing is remembered.
+	Filters *seccomp.Cache
+
+	// BeforePivot, BeforeExec and Gate stop the child on its way, for an OCI runtime's two steps and hooks. The engine itself needs none.
+	BeforePivot, BeforeExec *Pause
+	Gate                    *Gate
 }
 
 // ExecInput is all that a further process in a running container needs.
@@ -43,4 +52,8 @@ type ExecInput struct {
 	PIDFD   *os.File            // the same, as a pidfd
 	Cgroup  *cgroup.Cgroup
 	Stdio   Stdio
+	// Preserved are further descriptors for the process, from 3 on.
+	Preserved []*os.File
+	// Filters remembers assembled seccomp filters between processes; nil: nothing is remembered.
+	Filters *seccomp.Cache
 }

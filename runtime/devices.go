@@ -1,0 +1,205 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"skiff/internal/errs"
+	"skiff/runtime/launch"
+)
+
+// defaultDevices are those that every container has (OCI runtime specification, "Default Devices").
+var defaultDevices = []specs.LinuxDevice{
+	{Path: "/dev/null", Type: "c", Major: 1, Minor: 3},
+	{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5},
+	{Path: "/dev/full", Type: "c", Major: 1, Minor: 7},
+	{Path: "/dev/random", Type: "c", Major: 1, Minor: 8},
+	{Path: "/dev/urandom", Type: "c", Major: 1, Minor: 9},
+	{Path: "/dev/tty", Type: "c", Major: 5, Minor: 0},
+}
+
+// devLinks are the symbolic links of /dev.
+var devLinks = [][2]string{
+	{"/proc/self/fd", "/dev/fd"},
+	{"/proc/self/fd/0", "/dev/stdin"},
+	{"/proc/self/fd/1", "/dev/stdout"},
+	{"/proc/self/fd/2", "/dev/stderr"},
+	{"/proc/kcore", "/dev/core"},
+	{"pts/ptmx", "/dev/ptmx"},
+}
+
+// ownDev says whether /dev is the container's own: with a bind mount there it is somebody else's.
+func (c *compiler) ownDev() bool {
+	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
+		return false
+	}
+	return !slices.Contains(c.binds, "/dev")
+}
+
+func (c *compiler) devices() error {
+	if !c.ownDev() {
+		return nil
+	}
+	list := slices.Clone(defaultDevices)
+	for _, d := range c.linux.Devices {
+		if i := slices.IndexFunc(list, func(e specs.LinuxDevice) bool { return e.Path == d.Path }); i >= 0 {
+			list[i] = d
+		} else {
+			list = append(list, d)
+		}
+	}
+	for i := range list {
+		if err := c.device(&list[i]); err != nil {
+			return err
+		}
+	}
+	fresh := slices.Contains(c.tmpfs, "/dev")
+	c.null = fresh
+	for _, l := range devLinks {
+		if l[1] == "/dev/ptmx" && !fresh {
+			c.Do("remove the old /dev/ptmx", unix.SYS_UNLINKAT, cwd(), c.Str(l[1]), empty()).OK(unix.ENOENT)
+		}
+		c.Do("link "+l[1], unix.SYS_SYMLINKAT, c.Str(l[0]), cwd(), c.Str(l[1])).OK(unix.EEXIST)
+	}
+	c.console()
+	return nil
+}
+
+var deviceTypes = map[string]uint32{"c": unix.S_IFCHR, "u": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO}
+
+func (c *compiler) device(d *specs.LinuxDevice) error {
+	kind, ok := deviceTypes[d.Type]
+	if !ok {
+		return errs.New(errs.Invalid, "device %s has the unknown type %q", d.Path, d.Type)
+	}
+	at := path.Clean("/" + d.Path)
+	if at == "/dev/ptmx" { // a link into the container's own devpts
+		return nil
+	}
+	c.mkdirs(path.Dir(at))
+	if c.opt.BindDevices && kind != unix.S_IFIFO {
+		s := c.slot("host's "+d.Path, func(o *opener) (*os.File, error) { return o.tree(d.Path, false) })
+		c.makeTarget(cwd(), at, true)
+		c.attach(s, c.Str(at), "device "+at)
+		return nil
+	}
+	mode := os.FileMode(0o666)
+	if d.FileMode != nil {
+		mode = d.FileMode.Perm()
+	}
+	if d.Major < 0 || d.Minor < 0 {
+		return errs.New(errs.Invalid, "device %s has the numbers %d:%d", d.Path, d.Major, d.Minor)
+	}
+	dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor))
+	owned := d.UID != nil && *d.UID != 0 || d.GID != nil && *d.GID != 0
+	op := c.Do(fmt.Sprintf("make the device %s %s %d:%d", at, d.Type, d.Major, d.Minor), unix.SYS_MKNODAT, cwd(), c.Str(at), launch.Int(kind|uint32(mode)), launch.Int(dev))
+	if owned {
+		op.Else(1, unix.EEXIST)
+		c.Do("owner of "+at, unix.SYS_FCHOWNAT, cwd(), c.Str(at), launch.Int(id(d.UID)), launch.Int(id(d.GID)), launch.Int(unix.AT_SYMLINK_NOFOLLOW))
+	} else {
+		op.OK(unix.EEXIST)
+	}
+	return nil
+}
+
+func id(p *uint32) uint32 {
+	if p == nil {
+		return 0
+	}
+	return *p
+}
+
+// console makes the terminal's slave also /dev/console.
+func (c *compiler) console() {
+	if !c.proc.Terminal || !c.opt.Stdio[0] {
+		return
+	}
+	c.makeTarget(cwd(), "/dev/console", true)
+	if c.opt.DevPTS && slices.Contains(c.mounts, "/dev/pts") {
+		c.Do("mount the terminal on /dev/console", unix.SYS_MOUNT, c.Str("/dev/pts/0"), c.Str("/dev/console"), empty(), launch.Int(unix.MS_BIND), empty())
+		return
+	}
+	s := c.slot("terminal", func(o *opener) (*os.File, error) { return o.treeOf(o.stdio[0]) })
+	c.attach(s, c.Str("/dev/console"), "the terminal on /dev/console")
+}
+
+// prepareNull opens the host's /dev/null for masking, where the container's own can't be trusted: one mount for each masked path.
+func (c *compiler) prepareNull() {
+	if slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return m.Type == "tmpfs" && path.Clean(m.Destination) == "/dev" }) {
+		return
+	}
+	for range c.linux.MaskedPaths {
+		_, r := c.Open("open /dev/null to mask with", unix.SYS_OPEN_TREE, cwd(), c.Str("/dev/null"), launch.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+		c.nulls = append(c.nulls, r)
+	}
+}
+
+// protect hides and protects paths and makes the root read-only.
+func (c *compiler) protect() error {
+	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
+		return nil
+	}
+	c.makeCwd()
+	for i, p := range c.linux.MaskedPaths {
+		if !path.IsAbs(p) {
+			return errs.New(errs.Invalid, "masked path %q is not absolute", p)
+		}
+		c.mask(i, p)
+	}
+	for _, p := range c.linux.ReadonlyPaths {
+		if !path.IsAbs(p) {
+			return errs.New(errs.Invalid, "read-only path %q is not absolute", p)
+		}
+		c.readonly(p)
+	}
+	if c.spec.Root.Readonly {
+		c.Do("make the root read-only", unix.SYS_MOUNT_SETATTR, cwd(), c.Str("/"), empty(), c.Words(unix.MOUNT_ATTR_RDONLY, 0, 0, 0), launch.Int(32)).
+			Then(1).Else(0, unix.ENOSYS)
+		c.Do("make the root read-only", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY), empty())
+	}
+	if s := c.linux.RootfsPropagation; strings.HasSuffix(s, "shared") || strings.HasSuffix(s, "unbindable") {
+		c.Do("propagation of the root", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(spreadOptions[s]), empty())
+	}
+	return nil
+}
+
+// mask hides a file behind /dev/null, a folder behind an empty one. What is not there needs no hiding.
+func (c *compiler) mask(i int, p string) {
+	if len(c.nulls) > 0 {
+		c.Do("mask the file "+p, unix.SYS_MOVE_MOUNT, c.nulls[i], c.Str(""), cwd(), c.Str(p), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)).
+			Then(1).Else(1, unix.ENOENT).Else(0, unix.ENOTDIR, unix.EINVAL)
+	} else {
+		c.Do("mask the file "+p, unix.SYS_MOUNT, c.Str("/dev/null"), c.Str(p), empty(), launch.Int(unix.MS_BIND), empty()).
+			Then(1).Else(1, unix.ENOENT).Else(0, unix.ENOTDIR)
+	}
+	c.Do("mask the folder "+p, unix.SYS_MOUNT, c.Str("tmpfs"), c.Str(p), c.Str("tmpfs"), launch.Int(unix.MS_RDONLY), c.Str("size=0k,nr_inodes=1")).OK(unix.ENOENT, unix.ENOTDIR)
+}
+
+func (c *compiler) readonly(p string) {
+	c.Do("protect "+p, unix.SYS_MOUNT, c.Str(p), c.Str(p), empty(), launch.Int(unix.MS_BIND|unix.MS_REC), empty()).Else(2, unix.ENOENT, unix.ENOTDIR)
+	c.Do("make read-only "+p, unix.SYS_MOUNT_SETATTR, cwd(), c.Str(p), empty(), c.Words(unix.MOUNT_ATTR_RDONLY, 0, 0, 0), launch.Int(32)).
+		Then(1).Else(0, unix.ENOSYS)
+	const flags = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	c.Do("make read-only "+p, unix.SYS_MOUNT, c.Str(""), c.Str(p), empty(), launch.Int(flags), empty())
+}
+
+// makeCwd makes the working directory if it is missing.
+func (c *compiler) makeCwd() {
+	dir := path.Clean("/" + c.proc.Cwd)
+	if dir == "/" {
+		return
+	}
+	how, size := c.how(unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)
+	op, fd := c.Open("look for the working directory", unix.SYS_OPENAT2, cwd(), c.Str(dir), how, size)
+	op.Else(1, unix.ENOENT)
+	c.Close(fd)
+	found := len(c.Ops) - 1
+	c.Close(c.targetByHand(dir, false))
+	c.Ops[found].Then(len(c.Ops) - 1 - found)
+}

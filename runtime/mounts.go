@@ -1,0 +1,313 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"skiff/internal/errs"
+	"skiff/runtime/launch"
+)
+
+// The order of things is what makes mounting safe: the container's root becomes the process's root first, and only then
+// are paths of the image looked up. A symlink of the image leads nowhere else then, and needs no checks. What the container
+// sees of the host are detached mounts that were opened beforehand.
+//
+// Two ways remain through which a path could leave the root: magic links (/proc/self/fd/N) to descriptors of ours, and
+// content that another container may change while we look. So below bind mounts each step is taken with
+// openat2(RESOLVE_NO_MAGICLINKS) and by descriptor.
+
+// rootFS makes the container's root the process's.
+func (c *compiler) rootFS() error {
+	c.root = c.slot("root file system", func(o *opener) (*os.File, error) { return o.rootMount() })
+	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
+		if len(c.spec.Mounts)+len(c.linux.MaskedPaths)+len(c.linux.ReadonlyPaths) > 0 || c.spec.Root.Readonly {
+			return errs.New(errs.Invalid, "mounts, masked and read-only paths need a mount namespace")
+		}
+		c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
+		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
+		return nil
+	}
+	c.prepareNull()
+	spread, ok := spreadOptions[c.linux.RootfsPropagation]
+	if c.linux.RootfsPropagation == "" {
+		spread = unix.MS_SLAVE | unix.MS_REC
+	} else if !ok {
+		return errs.New(errs.Invalid, "unknown rootfsPropagation %q", c.linux.RootfsPropagation)
+	}
+	c.Do("keep mounts from the host", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(unix.MS_REC|unix.MS_PRIVATE), empty())
+	if c.linux.RootfsPropagation == "" || spread&(unix.MS_SLAVE|unix.MS_PRIVATE) != 0 {
+		c.spread(c.root, spread, "the root file system")
+	}
+	if !c.opt.BeforePivot {
+		c.Do("attach the root file system", unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str("/"), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+		c.pivot()
+		return nil
+	}
+	// Hooks want to find the root file system where it is on the host, with all mounts, before the old root goes away.
+	_, c.old = c.Open("keep the host's root", unix.SYS_OPENAT, cwd(), c.Str("/"), launch.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), empty())
+	c.Do("attach the root file system at "+c.spec.Root.Path, unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str(c.spec.Root.Path), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
+	c.Do("make it the root for now", unix.SYS_CHROOT, c.Str("."))
+	return nil
+}
+
+// pivot exchanges the roots. The old one is stacked on the new one and then detached, so no folder is needed for it.
+func (c *compiler) pivot() {
+	c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
+	c.Do("exchange the roots", unix.SYS_PIVOT_ROOT, c.Str("."), c.Str("."))
+	c.Do("detach the host's root", unix.SYS_UMOUNT2, c.Str("."), launch.Int(unix.MNT_DETACH))
+	c.Do("go to the root", unix.SYS_CHDIR, c.Str("/"))
+}
+
+// pausePivot lets hooks run, and does what rootFS has put off for them.
+func (c *compiler) pausePivot() error {
+	if !c.opt.BeforePivot {
+		return nil
+	}
+	if c.old.Kind != launch.Reg {
+		return errs.New(errs.NotImplemented, "hooks without a mount namespace are not supported")
+	}
+	c.Do("go back to the host's root", unix.SYS_FCHDIR, c.old)
+	c.Do("make it the root again", unix.SYS_CHROOT, c.Str("."))
+	c.pause("hooks before the root is exchanged", func(o *opener) *Pause { return o.beforePivot })
+	c.pivot()
+	c.Close(c.old)
+	return nil
+}
+
+// spread sets the propagation of a detached mount, one type after the other.
+func (c *compiler) spread(m launch.Arg, flags uintptr, what string) {
+	at := uintptr(unix.AT_EMPTY_PATH)
+	if flags&unix.MS_REC != 0 {
+		at |= unix.AT_RECURSIVE
+	}
+	c.Do("propagation of "+what, unix.SYS_MOUNT_SETATTR, m, c.Str(""), launch.Int(at), c.Words(0, 0, uint64(flags&^unix.MS_REC), 0), launch.Int(32)).OK(unix.ENOSYS)
+}
+
+func (c *compiler) mountAll() error {
+	for i := range c.spec.Mounts {
+		m := c.spec.Mounts[i]
+		if err := c.mountOne(i, &m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+	}
+	return nil
+}
+
+func (c *compiler) mountOne(i int, m *specs.Mount) error {
+	o, err := parseOptions(m)
+	if err != nil {
+		return err
+	}
+	dest := path.Clean("/" + m.Destination)
+	if dest == "/" && m.Type != "bind" && !o.bind {
+		return errs.New(errs.Invalid, "a file system can't be mounted on the root")
+	}
+	if t, ok := c.opt.Targets[dest]; ok && t.Path != dest && (m.Type == "proc" || m.Type == "sysfs") {
+		return errs.New(errs.Invalid, "%q must be mounted on ordinary directory, but the image has a symlink to %s there", m.Type, t.Path)
+	}
+	if err := c.refuseProc(dest, m, &o); err != nil {
+		return err
+	}
+	switch {
+	case m.Type == "cgroup" || m.Type == "cgroup2":
+		err = c.mountCgroups(dest, m, &o)
+	case m.Type == "devpts" && c.opt.DevPTS:
+		t := c.target(dest, false)
+		s := c.slot("devpts", func(o *opener) (*os.File, error) { return o.devPTS, nil })
+		c.attach(s, t, "devpts on "+dest)
+		c.own(dest, false)
+	case o.bind:
+		err = c.bind(i, dest, m, &o)
+	default:
+		c.mountFS(dest, m, &o)
+	}
+	return err
+}
+
+// procTargets are the files below /proc that may be covered, as Docker and its tools do (lxcfs).
+var procTargets = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+	"/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+// refuseProc keeps a faked /proc away: with it a container could pretend to be confined.
+func (c *compiler) refuseProc(dest string, m *specs.Mount, o *mountOptions) error {
+	at := dest
+	if t, ok := c.opt.Targets[dest]; ok {
+		at = t.Path
+	}
+	switch {
+	case !under(at, "/proc") || slices.Contains(procTargets, at):
+		return nil
+	case at == "/proc" && (m.Type == "proc" || o.bind && strings.TrimSuffix(m.Source, "/") == "/proc"):
+		return nil
+	}
+	return errs.New(errs.Invalid, "%q cannot be mounted because it is inside /proc", dest)
+}
+
+// mountFS mounts a new file system.
+func (c *compiler) mountFS(dest string, m *specs.Mount, o *mountOptions) {
+	t := c.target(dest, false)
+	data := o.text()
+	if c.linux.MountLabel != "" && c.opt.SELinux && m.Type != "proc" && m.Type != "sysfs" && m.Type != "mqueue" {
+		data = strings.TrimPrefix(fmt.Sprintf("%s,context=%q", data, c.linux.MountLabel), ",")
+	}
+	where := c.Str(dest)
+	if t.Kind == launch.Reg {
+		c.Do("go to "+dest, unix.SYS_FCHDIR, t)
+		where = c.Str(".")
+	} else if t.Kind == launch.Str {
+		where = t
+	}
+	flags := o.flags
+	c.Do(fmt.Sprintf("mount %s on %s", m.Type, dest), unix.SYS_MOUNT, c.Str(m.Source), where, c.Str(m.Type), launch.Int(flags), c.dataArg(data))
+	c.afterMount(dest, o, m.Type)
+	if t.Kind == launch.Reg {
+		c.Close(t)
+		c.Do("go to the root", unix.SYS_CHDIR, c.Str("/"))
+	}
+	c.own(dest, m.Type == "tmpfs")
+}
+
+func (c *compiler) dataArg(s string) launch.Arg {
+	if s == "" {
+		return empty()
+	}
+	return c.Str(s)
+}
+
+// afterMount sets what mount(2) of a new file system can't: recursive attributes and propagation.
+func (c *compiler) afterMount(dest string, o *mountOptions, kind string) {
+	if o.attrSet|o.attrClr != 0 {
+		c.Do("recursive attributes of "+dest, unix.SYS_MOUNT_SETATTR, cwd(), c.Str(dest), launch.Int(unix.AT_RECURSIVE), c.Words(o.attrSet, o.attrClr, 0, 0), launch.Int(32))
+	}
+	for _, s := range o.spread {
+		c.Do("propagation of "+kind+" on "+dest, unix.SYS_MOUNT, c.Str(""), c.Str(dest), empty(), launch.Int(s), empty())
+	}
+}
+
+// bind attaches a part of the host that was opened as a detached mount.
+func (c *compiler) bind(i int, dest string, m *specs.Mount, o *mountOptions) error {
+	if m.Source == "" {
+		return errs.New(errs.Invalid, "a bind mount needs a source")
+	}
+	s := c.slot(m.Source, func(op *opener) (*os.File, error) { return op.bind(i) })
+	t := c.target(dest, c.opt.Files[m.Source])
+	c.attach(s, t, m.Source+" on "+dest)
+	if set, clr := o.attrs(); o.given && set|clr != 0 {
+		c.Do("attributes of "+dest, unix.SYS_MOUNT_SETATTR, s, c.Str(""), launch.Int(unix.AT_EMPTY_PATH), c.Words(set, clr, 0, 0), launch.Int(32)).
+			Then(1).Else(0, unix.ENOSYS)
+		c.Do("attributes of "+dest, unix.SYS_MOUNT, c.Str(""), c.Str(dest), empty(), launch.Int(unix.MS_REMOUNT|unix.MS_BIND|o.flags&bindFlags), empty())
+	}
+	if o.attrSet|o.attrClr != 0 {
+		c.Do("recursive attributes of "+dest, unix.SYS_MOUNT_SETATTR, s, c.Str(""), launch.Int(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE), c.Words(o.attrSet, o.attrClr, 0, 0), launch.Int(32))
+	}
+	spread := o.spread
+	if len(spread) == 0 {
+		spread = []uintptr{unix.MS_PRIVATE | unix.MS_REC}
+	}
+	for _, f := range spread {
+		c.spread(s, f, dest)
+	}
+	c.own(dest, false)
+	c.binds = append(c.binds, dest)
+	return nil
+}
+
+// attach moves a detached mount to a target, which is closed.
+func (c *compiler) attach(s, t launch.Arg, what string) {
+	if t.Kind == launch.Reg {
+		c.Do("mount "+what, unix.SYS_MOVE_MOUNT, s, c.Str(""), t, c.Str(""), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+		c.Close(t)
+		return
+	}
+	c.Do("mount "+what, unix.SYS_MOVE_MOUNT, s, c.Str(""), cwd(), t, launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS))
+}
+
+// own remembers a mount. What is below an older one is hidden now.
+func (c *compiler) own(dest string, tmpfs bool) {
+	hidden := func(p string) bool { return under(p, dest) }
+	c.binds = slices.DeleteFunc(c.binds, hidden)
+	c.tmpfs = slices.DeleteFunc(c.tmpfs, hidden)
+	for p := range c.made {
+		if hidden(p) && p != dest {
+			delete(c.made, p)
+		}
+	}
+	c.mounts = append(c.mounts, dest)
+	if tmpfs {
+		c.tmpfs = append(c.tmpfs, dest)
+	}
+}
+
+// target makes sure that a mount has something to be mounted on. It gives a path, or a descriptor where paths can't be trusted.
+func (c *compiler) target(dest string, file bool) launch.Arg {
+	if slices.ContainsFunc(c.binds, func(b string) bool { return b != dest && under(dest, b) }) {
+		return c.targetByHand(dest, file)
+	}
+	at := dest
+	if t, ok := c.opt.Targets[dest]; ok {
+		if at = t.Path; t.Exists {
+			return c.Str(at)
+		}
+	}
+	c.mkdirs(path.Dir(at))
+	c.makeTarget(cwd(), at, file)
+	return c.Str(at)
+}
+
+// mkdirs makes a folder and those above it, if they are not there or known to be.
+func (c *compiler) mkdirs(dir string) {
+	if dir == "/" || c.made[dir] || slices.Contains(c.mounts, dir) {
+		return
+	}
+	c.mkdirs(path.Dir(dir))
+	c.makeTarget(cwd(), dir, false)
+}
+
+func (c *compiler) makeTarget(at launch.Arg, name string, file bool) {
+	if c.made[name] || slices.Contains(c.mounts, name) {
+		return
+	}
+	if file {
+		c.Do("make the file "+name, unix.SYS_MKNODAT, at, c.Str(name), launch.Int(unix.S_IFREG|0o755), empty()).OK(unix.EEXIST, unix.EROFS)
+	} else {
+		c.Do("make the folder "+name, unix.SYS_MKDIRAT, at, c.Str(name), launch.Int(0o755)).OK(unix.EEXIST, unix.EROFS)
+	}
+	c.made[name] = true
+}
+
+// targetByHand goes to a target step by step, following no magic link, and gives a descriptor of it.
+func (c *compiler) targetByHand(dest string, file bool) launch.Arg {
+	how, size := c.how(unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)
+	parts := strings.Split(strings.TrimPrefix(dest, "/"), "/")
+	for i := range parts {
+		above := "/" + strings.Join(parts[:i], "/")
+		_, fd := c.Open("open "+above, unix.SYS_OPENAT2, cwd(), c.Str(above), how, size)
+		name := "make the folder "
+		if last := i == len(parts)-1; last && file {
+			c.Do("make the file "+dest, unix.SYS_MKNODAT, fd, c.Str(parts[i]), launch.Int(unix.S_IFREG|0o755), empty()).OK(unix.EEXIST, unix.EROFS)
+		} else {
+			c.Do(name+path.Join(above, parts[i]), unix.SYS_MKDIRAT, fd, c.Str(parts[i]), launch.Int(0o755)).OK(unix.EEXIST, unix.EROFS)
+		}
+		c.Close(fd)
+	}
+	_, fd := c.Open("open "+dest, unix.SYS_OPENAT2, cwd(), c.Str(dest), how, size)
+	return fd
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
