@@ -33,7 +33,6 @@ type system struct {
 	listeners  func() int // of events
 	cgroups    cgroup.Host
 	id         string
-	bridgeName string
 }
 
 const dockerHub = "docker.io"

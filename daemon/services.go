@@ -68,7 +68,7 @@ func (e *engine) build(ctx context.Context, cfg *config.Config) (*services, erro
 	if err != nil {
 		return nil, err
 	}
-	s.system = &system{cfg: e.cfg.Load, containers: s.containers, images: s.images, cgroups: cgroups, id: id}
+	s.system = &system{cfg: e.cfg.Load, containers: s.containers, images: s.images, listeners: s.events.Subscribers, cgroups: cgroups, id: id}
 	return s, nil
 }
 

@@ -104,6 +104,13 @@ func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(
 	return s.ch
 }
 
+// Subscribers counts those who listen.
+func (b *Bus) Subscribers() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.subs)
+}
+
 func (b *Bus) unsubscribe(s *subscriber) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
