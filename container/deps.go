@@ -75,6 +75,8 @@ type Runtime interface {
 	Groups(ctx context.Context) ([]string, error)
 	// Terminal makes a pty of the given size (0: the kernel's default).
 	Terminal(height, width uint) (*Terminal, error)
+	// ExecTerminal is Terminal in the devpts of the container whose first process is pid.
+	ExecTerminal(pid int, height, width uint) (*Terminal, error)
 	// Container and Exec compile a process. The caller closes the program, after the launch.
 	Container(ctx context.Context, in ContainerProcess) (*Program, error)
 	Exec(ctx context.Context, in ExecProcess) (*Program, error)
@@ -103,7 +105,7 @@ type Terminal struct {
 type Program struct {
 	Binary []byte
 	Files  []*os.File
-	Close  func() error
+	Close  func()
 }
 
 // Stdio are the child's ends of the streams; nil is /dev/null.

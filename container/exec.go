@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -183,7 +184,7 @@ func (m *Manager) launchExec(ctx context.Context, e *exec, t *tap, size *[2]uint
 	if t != nil {
 		stdin, stdout, stderr = e.req.AttachStdin, t.stdout, t.stderr
 	}
-	s, err := m.newStreams(e.req.Tty, stdin, stdout, stderr, *size)
+	s, err := m.execStreams(e, l, stdin, stdout, stderr, *size)
 	if err != nil {
 		return m.execFailed(e, err)
 	}
@@ -202,6 +203,17 @@ func (m *Manager) launchExec(ctx context.Context, e *exec, t *tap, size *[2]uint
 	m.publish(e.o, events.ActionExecStart+": "+events.Action(e.text()), "execID", e.id)
 	close(e.started)
 	return nil
+}
+
+func (m *Manager) execStreams(e *exec, l *live, stdin, stdout, stderr bool, size [2]uint) (*streams, error) {
+	if !e.req.Tty {
+		return pipeStreams(stdin, stdout, stderr)
+	}
+	t, err := m.cfg.Runtime.ExecTerminal(l.pid, size[0], size[1])
+	if err != nil {
+		return nil, fmt.Errorf("make a terminal: %w", err)
+	}
+	return terminalStreams(t, stdin)
 }
 
 func (m *Manager) compileAndLaunch(ctx context.Context, e *exec, t *tap, l *live, s *streams) (keeper.Process, error) {
@@ -223,7 +235,9 @@ func (m *Manager) compileAndLaunch(ctx context.Context, e *exec, t *tap, l *live
 			r.Subscribers = []keeper.Subscriber{sub}
 		}
 	}
-	return m.cfg.Keeper.Launch(ctx, r)
+	p, err := m.cfg.Keeper.Launch(ctx, r)
+	s.closeChild()
+	return p, err
 }
 
 // runs notes a process that was started. It may have ended already.

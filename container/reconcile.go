@@ -49,9 +49,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 	for id, o := range v.objects {
 		st, known := v.states[id]
 		if known && st.Exited == nil {
-			if err := m.adopt(o, st, v.runs[id]); err != nil {
-				return err
-			}
+			m.adopt(o, st, v.runs[id])
 			v.adopted[id] = true
 			if ep := v.runs[id].Endpoint; ep != nil {
 				held = append(held, network.Held{ContainerID: id, PID: st.PID, Endpoint: *ep})
@@ -122,11 +120,7 @@ func (m *Manager) survey(ctx context.Context) (*survey, error) {
 }
 
 // adopt takes a running container over.
-func (m *Manager) adopt(o *object, st keeper.State, r run) error {
-	group, err := m.cfg.Runtime.FindGroup(o.id, o.def().HostConfig)
-	if err != nil {
-		return fmt.Errorf("find the control group of container %s: %w", o.id, err)
-	}
+func (m *Manager) adopt(o *object, st keeper.State, r run) {
 	s := *o.status()
 	s.Phase = api.StateRunning
 	if r.Paused {
@@ -135,10 +129,9 @@ func (m *Manager) adopt(o *object, st keeper.State, r run) error {
 	s.PID, s.StartTime, s.StartedAt = st.PID, st.StartTime, st.StartedAt.UTC()
 	s.FinishedAt, s.ExitCode, s.Error, s.OOMKilled, s.Endpoint = time.Time{}, 0, "", false, r.Endpoint
 	o.set(&s)
-	l := &live{pid: st.PID, pidfd: st.PIDFD, group: group, ended: make(chan struct{})}
+	l := &live{pid: st.PID, pidfd: st.PIDFD, group: m.findGroup(o), ended: make(chan struct{})}
 	l.stdin, l.master = takeStreams(st, o.def().Config.OpenStdin)
 	o.live = l
-	return nil
 }
 
 // takeStreams keeps of the keeper's files what the engine needs and closes the others.
@@ -237,6 +230,11 @@ func (m *Manager) removeGroups(ctx context.Context, v *survey) error {
 	if err != nil {
 		return fmt.Errorf("list the control groups: %w", err)
 	}
+	for id, o := range v.objects { // those with a parent of their own are in no list
+		if o.def().HostConfig.CgroupParent != "" {
+			ids = append(ids, id)
+		}
+	}
 	for _, id := range ids {
 		if v.adopted[id] {
 			continue
@@ -267,11 +265,7 @@ func (m *Manager) settle(ctx context.Context, o *object, v *survey) {
 			s.StartedAt = st.Exited.At.UTC()
 		}
 		o.set(&s)
-		l := &live{ended: make(chan struct{})}
-		if g, err := m.cfg.Runtime.FindGroup(o.id, d.HostConfig); err == nil {
-			l.group = g
-		}
-		o.live = l
+		o.live = &live{group: m.findGroup(o), ended: make(chan struct{})}
 		m.exited(ctx, o, *st.Exited)
 		return
 	}

@@ -94,7 +94,9 @@ func (s *startup) run(ctx context.Context) (keeper.Process, error) {
 			r.Subscribers = append(r.Subscribers, sub)
 		}
 	}
-	return s.m.cfg.Keeper.Launch(ctx, r)
+	p, err := s.m.cfg.Keeper.Launch(ctx, r)
+	s.streams.closeChild()
+	return p, err
 }
 
 // prepare makes the root, the network and the control group side by side.
@@ -106,12 +108,25 @@ func (s *startup) prepare(ctx context.Context) error {
 		s.group, err = s.m.cfg.Runtime.NewGroup(ctx, s.o.id, s.d.HostConfig)
 	}
 	if err == nil {
-		s.streams, err = s.m.newStreams(s.d.Config.Tty, s.d.Config.OpenStdin, true, true, s.d.HostConfig.ConsoleSize)
+		s.streams, err = s.newStreams()
 	}
 	if cerr := <-connected; cerr != nil {
 		return cerr
 	}
 	return err
+}
+
+func (s *startup) newStreams() (*streams, error) {
+	c := s.d.Config
+	if !c.Tty {
+		return pipeStreams(c.OpenStdin, true, true)
+	}
+	size := s.d.HostConfig.ConsoleSize
+	t, err := s.m.cfg.Runtime.Terminal(size[0], size[1])
+	if err != nil {
+		return nil, fmt.Errorf("make a terminal: %w", err)
+	}
+	return terminalStreams(t, c.OpenStdin)
 }
 
 func (s *startup) mountRoot(ctx context.Context) error {

@@ -18,30 +18,31 @@ type streams struct {
 	openStdin    bool
 }
 
-// newStreams makes a pty, or a pipe for each stream that is wanted. size is height and width.
-func (m *Manager) newStreams(tty, stdin, stdout, stderr bool, size [2]uint) (*streams, error) {
-	s := &streams{openStdin: stdin}
-	if tty {
-		t, err := m.cfg.Runtime.Terminal(size[0], size[1])
-		if err != nil {
-			return nil, fmt.Errorf("make a terminal: %w", err)
-		}
-		s.master, s.in, s.out = t.Master, t.Master, t.Master
-		s.child = Stdio{In: t.Slave, Out: t.Slave, Err: t.Slave, DevPTS: t.DevPTS}
-		return s, nil
+// terminalStreams are those of a process on a pty, of which t holds both ends. Our end must not block: a client who leaves
+// must get its goroutine back although the process reads nothing.
+func terminalStreams(t *Terminal, openStdin bool) (*streams, error) {
+	s := &streams{openStdin: openStdin, child: Stdio{In: t.Slave, Out: t.Slave, Err: t.Slave, DevPTS: t.DevPTS}}
+	master, err := nonblock(t.Master)
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("make the streams: %w", err)
 	}
+	s.master, s.in, s.out = master, master, master
+	return s, nil
+}
+
+// pipeStreams makes a pipe for each stream that is wanted.
+func pipeStreams(stdin, stdout, stderr bool) (*streams, error) {
+	s := &streams{openStdin: stdin}
 	var err error
 	if stdin {
-		// Our end doesn't block: a client who leaves must get its goroutine back although the container reads nothing.
-		if s.child.In, s.in, err = pipe(); err == nil {
-			s.in, err = nonblock(s.in)
-		}
+		s.child.In, s.in, err = keeper.InputPipe()
 	}
 	if stdout && err == nil {
-		s.out, s.child.Out, err = pipe()
+		s.out, s.child.Out, err = keeper.OutputPipe()
 	}
 	if stderr && err == nil {
-		s.err, s.child.Err, err = pipe()
+		s.err, s.child.Err, err = keeper.OutputPipe()
 	}
 	if err != nil {
 		s.close()
@@ -63,23 +64,27 @@ func (s *streams) keep() (stdin, master *os.File) {
 	return stdin, nil
 }
 
-func (s *streams) close() {
+// closeChild closes what is the process's alone, so that its streams end with it.
+func (s *streams) closeChild() {
 	seen := map[*os.File]bool{nil: true}
-	for _, f := range []*os.File{s.child.In, s.child.Out, s.child.Err, s.child.DevPTS, s.in, s.out, s.err, s.master} {
+	for _, f := range []*os.File{s.child.In, s.child.Out, s.child.Err, s.child.DevPTS} {
 		if !seen[f] {
 			seen[f] = true
 			f.Close()
 		}
 	}
+	s.child = Stdio{}
 }
 
-// pipe makes a pipe whose ends block, as programs expect it.
-func pipe() (r, w *os.File, err error) {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, os.NewSyscallError("pipe2", err)
+func (s *streams) close() {
+	s.closeChild()
+	seen := map[*os.File]bool{nil: true}
+	for _, f := range []*os.File{s.in, s.out, s.err, s.master} {
+		if !seen[f] {
+			seen[f] = true
+			f.Close()
+		}
 	}
-	return os.NewFile(uintptr(p[0]), "pipe"), os.NewFile(uintptr(p[1]), "pipe"), nil
 }
 
 // nonblock makes a file that blocks one that Go's poller looks after. It consumes f.
@@ -93,7 +98,7 @@ func nonblock(f *os.File) (*os.File, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return os.NewFile(uintptr(fd), "pipe"), nil
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // tap is a client's side of a process's streams. Its output comes from the keeper, framed, over a socket; its input goes
