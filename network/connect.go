@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"skiff/internal/errs"
+	"skiff/network/ipam"
 	"skiff/network/netns"
 	"skiff/network/rtnl"
 )
@@ -25,6 +26,19 @@ type connection struct {
 // Connect gives a container a network namespace on the default bridge, with its ports published. With a warm pool and
 // without ports it makes no system call. A container that is connected already is released first.
 func (m *Manager) Connect(ctx context.Context, r Request) (Endpoint, error) {
+	ep, err := m.tryConnect(ctx, r)
+	switch {
+	case err == nil:
+		return ep, nil
+	case m.ctx.Err() != nil:
+		return Endpoint{}, errs.As(errs.Unavailable, fmt.Errorf("the engine is shutting down: %w", err))
+	case errors.Is(err, ipam.ErrNoAddress):
+		return Endpoint{}, errs.As(errs.Exhausted, err)
+	}
+	return Endpoint{}, err
+}
+
+func (m *Manager) tryConnect(ctx context.Context, r Request) (Endpoint, error) {
 	mac, err := parseMAC(r.MAC)
 	if err != nil {
 		return Endpoint{}, err
@@ -77,12 +91,8 @@ func (m *Manager) connect(ctx context.Context, b *bridge, p *prepared, mac net.H
 	c.endpoint = ep
 	m.mu.Lock()
 	if m.closed || m.conns[r.ContainerID] != nil {
-		closed := m.closed
 		m.mu.Unlock()
-		m.withdraw(c)
-		if closed {
-			return Endpoint{}, errs.New(errs.Unavailable, "connect container %s: the engine is shutting down", r.ContainerID)
-		}
+		_ = m.withdraw(c)
 		return Endpoint{}, errs.New(errs.Conflict, "container %s is being connected already", r.ContainerID)
 	}
 	m.conns[r.ContainerID] = c

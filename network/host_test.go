@@ -304,3 +304,10 @@ func connect(network string, to netip.AddrPort) (int, error) {
 	}
 	return fd, nil
 }
+
+func nonblocking(fd int) (*os.File, error) {
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}

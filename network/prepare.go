@@ -190,7 +190,7 @@ func (m *Manager) customise(ctx context.Context, p *prepared, mac net.HardwareAd
 	return m.inner.Inside(ctx, p.ns, func() error {
 		if mac != nil {
 			if err := setMAC(mac); err != nil {
-				return err
+				return fmt.Errorf("set MAC address %s: %w", mac, err)
 			}
 			p.mac = mac
 		}
@@ -198,8 +198,12 @@ func (m *Manager) customise(ctx context.Context, p *prepared, mac net.HardwareAd
 	})
 }
 
-// setMAC changes the address of the container's interface. A veth allows that while it is up.
+// setMAC changes the address of the container's interface. A veth allows that while it is up. With arp_notify it is
+// announced, in case somebody remembers another one for this IP address.
 func setMAC(mac net.HardwareAddr) error {
+	if err := netns.SetSysctl("net/ipv4/conf/"+ifName+"/arp_notify", "1"); err != nil {
+		return err
+	}
 	in, err := rtnl.Open()
 	if err != nil {
 		return err

@@ -81,7 +81,7 @@ func (b *Batch) Up(index int) {
 
 // SetMAC changes an interface's address.
 func (b *Batch) SetMAC(index int, mac net.HardwareAddr) {
-	b.message("set MAC address "+mac.String(), unix.RTM_NEWLINK, ack, func() {
+	b.message("change the interface's address", unix.RTM_NEWLINK, ack, func() {
 		b.link(index, 0, 0)
 		b.attr(unix.IFLA_ADDRESS, mac)
 	})
