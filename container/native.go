@@ -63,26 +63,13 @@ func (n *Native) Validate(c *api.Config, h *api.HostConfig) ([]string, error) {
 	return spec.Validate(c, h, n.kernel)
 }
 
-// parent fills the default parent in.
-func (n *Native) parent(h *api.HostConfig) *api.HostConfig {
-	c := api.HostConfig{}
-	if h != nil {
-		c = *h
-	}
-	if c.CgroupParent == "" {
-		c.CgroupParent = n.cfg.CgroupParent
-	}
-	return &c
-}
-
 // NewGroup implements Runtime.
 func (n *Native) NewGroup(_ context.Context, id string, h *api.HostConfig) (Group, error) {
-	h = n.parent(h)
 	r, err := spec.Resources(h, &n.kernel)
 	if err != nil {
 		return nil, err
 	}
-	g, warnings, err := n.cfg.Cgroups.Create(spec.CgroupsPath(h, id), r)
+	g, warnings, err := n.cfg.Cgroups.Create(spec.CgroupsPath(h, n.cfg.CgroupParent, id), r)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +81,7 @@ func (n *Native) NewGroup(_ context.Context, id string, h *api.HostConfig) (Grou
 
 // FindGroup implements Runtime.
 func (n *Native) FindGroup(id string, h *api.HostConfig) (Group, error) {
-	g, err := n.cfg.Cgroups.Open(spec.CgroupsPath(n.parent(h), id))
+	g, err := n.cfg.Cgroups.Open(spec.CgroupsPath(h, n.cfg.CgroupParent, id))
 	if err != nil {
 		return nil, err
 	}
@@ -108,12 +95,11 @@ func (n *Native) Groups(context.Context) ([]string, error) {
 
 // Container implements Runtime.
 func (n *Native) Container(_ context.Context, in ContainerProcess) (*Program, error) {
-	h := n.parent(in.HostConfig)
-	if err := spec.MakeBindSources(h); err != nil {
+	if err := spec.MakeBindSources(in.HostConfig); err != nil {
 		return nil, err
 	}
 	s, warnings, err := spec.Build(spec.Input{
-		ID: in.ID, Config: in.Config, HostConfig: h, Kernel: n.kernel, Profiles: n.profiles, Root: in.Root,
+		ID: in.ID, Config: in.Config, HostConfig: in.HostConfig, CgroupParent: n.cfg.CgroupParent, Kernel: n.kernel, Profiles: n.profiles, Root: in.Root,
 		Hosts: in.Hosts, Hostname: in.Hostname, ResolvConf: in.ResolvConf, Init: in.Init, InitPath: n.cfg.InitPath,
 		JoinPID: in.JoinPID, JoinIPC: in.JoinIPC, NetNS: in.NetNS != nil,
 	})
