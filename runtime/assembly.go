@@ -34,6 +34,9 @@ type ContainerInput struct {
 	Stdio  Stdio
 	// DevPTS is a detached devpts mount that holds the terminal's slave (see NewPTY), or nil: a new devpts is mounted.
 	DevPTS *os.File
+	// Base is where the mount namespace starts from (see NewBase), or nil: a copy of the host's. It is not used for containers with
+	// a user namespace, with hooks, or that join a mount namespace.
+	Base *os.File
 	// Preserved are further descriptors for the process, from 3 on.
 	Preserved []*os.File
 	// Filters remembers assembled seccomp filters between containers; nil: nothing is remembered.

@@ -22,6 +22,7 @@ type CompileOptions struct {
 	Cgroups  []cgroup.Mount // the container's cgroup folders: v1 ones are entered by the child, all make its own view
 	Stdio    [3]bool        // which streams are given
 	Null     [3]bool        // which given streams are /dev/null: their owner is not changed
+	Base     bool           // a mount namespace to start from is given (see NewBase)
 	DevPTS   bool           // a detached devpts with the terminal's slave is given
 	Keep     int            // descriptors 3 to 3+Keep-1 are handed on to the process
 

@@ -169,16 +169,18 @@ func (c *compiler) protect() error {
 	return nil
 }
 
-// mask hides a file behind /dev/null, a folder behind an empty one. What is not there needs no hiding.
+// mask hides a file behind /dev/null, a folder behind an empty one. What is not there needs no hiding. Which of them it is must be
+// known: a bind mount that fails costs a wait for the kernel's grace period (0.2 to 2 ms on the reference machine).
 func (c *compiler) mask(i int, p string) {
+	op, fd := c.Open("look at "+p, unix.SYS_OPENAT, cwd(), c.Str(p), launch.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), empty())
+	op.Else(3, unix.ENOENT).Else(2, unix.ENOTDIR)
+	c.Close(fd)
+	c.Do("mask the folder "+p, unix.SYS_MOUNT, c.Str("tmpfs"), c.Str(p), c.Str("tmpfs"), launch.Int(unix.MS_RDONLY), c.Str("size=0k,nr_inodes=1")).Then(1)
 	if len(c.nulls) > 0 {
-		c.Do("mask the file "+p, unix.SYS_MOVE_MOUNT, c.nulls[i], c.Str(""), cwd(), c.Str(p), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)).
-			Then(1).Else(1, unix.ENOENT).Else(0, unix.ENOTDIR, unix.EINVAL)
+		c.Do("mask the file "+p, unix.SYS_MOVE_MOUNT, c.nulls[i], c.Str(""), cwd(), c.Str(p), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)).OK(unix.ENOTDIR)
 	} else {
-		c.Do("mask the file "+p, unix.SYS_MOUNT, c.Str("/dev/null"), c.Str(p), empty(), launch.Int(unix.MS_BIND), empty()).
-			Then(1).Else(1, unix.ENOENT).Else(0, unix.ENOTDIR)
+		c.Do("mask the file "+p, unix.SYS_MOUNT, c.Str("/dev/null"), c.Str(p), empty(), launch.Int(unix.MS_BIND), empty()).OK(unix.ENOTDIR)
 	}
-	c.Do("mask the folder "+p, unix.SYS_MOUNT, c.Str("tmpfs"), c.Str(p), c.Str("tmpfs"), launch.Int(unix.MS_RDONLY), c.Str("size=0k,nr_inodes=1")).OK(unix.ENOENT, unix.ENOTDIR)
 }
 
 func (c *compiler) readonly(p string) {

@@ -34,19 +34,32 @@ func (c *compiler) rootFS() error {
 		return nil
 	}
 	c.prepareNull()
+	if c.fromBase() {
+		s := c.slot("empty mount namespace", func(o *opener) (*os.File, error) { return o.base, nil })
+		c.Do("enter the empty mount namespace", unix.SYS_SETNS, s, launch.Int(unix.CLONE_NEWNS))
+		c.Do("make a copy of it", unix.SYS_UNSHARE, launch.Int(unix.CLONE_NEWNS))
+	}
 	spread, ok := spreadOptions[c.linux.RootfsPropagation]
 	if c.linux.RootfsPropagation == "" {
 		spread = unix.MS_SLAVE | unix.MS_REC
 	} else if !ok {
 		return errs.New(errs.Invalid, "unknown rootfsPropagation %q", c.linux.RootfsPropagation)
 	}
-	c.Do("keep mounts from the host", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(unix.MS_REC|unix.MS_PRIVATE), empty())
+	if !c.fromBase() {
+		c.Do("keep mounts from the host", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(unix.MS_REC|unix.MS_PRIVATE), empty())
+	}
 	if c.linux.RootfsPropagation == "" || spread&(unix.MS_SLAVE|unix.MS_PRIVATE) != 0 {
 		c.spread(c.root, spread, "the root file system")
 	}
 	if !c.opt.BeforePivot {
 		c.Do("attach the root file system", unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str("/"), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
-		c.pivot()
+		if !c.fromBase() {
+			c.pivot()
+			return nil
+		}
+		// The root lies on an empty folder now: there is nothing to exchange and to detach.
+		c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
+		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
 		return nil
 	}
 	// Hooks want to find the root file system where it is on the host, with all mounts, before the old root goes away.

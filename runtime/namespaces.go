@@ -109,14 +109,24 @@ func (c *compiler) cgroups() {
 	}
 }
 
-// joinAll joins the namespaces given by path and makes the new ones. All but three are made by clone: the pid namespace to
-// join must be the child's from birth, and a new cgroup namespace must be made after the child is in its cgroups.
+// fromBase says whether the mount namespace starts from the given base. Hooks want the host's mounts, and a user namespace
+// has no right to join the base.
+func (c *compiler) fromBase() bool {
+	return c.opt.Base && !c.opt.BeforePivot && c.ns.fresh&unix.CLONE_NEWNS != 0 && !c.ns.own(specs.UserNamespace, unix.CLONE_NEWUSER)
+}
+
+// joinAll joins the namespaces given by path and makes the new ones. Nearly all are made by clone: the pid namespace to
+// join must be the child's from birth, a new cgroup namespace must be made after the child is in its cgroups, and a time
+// namespace can't be made by clone before its offsets are known.
 func (c *compiler) joinAll() {
 	fresh := c.ns.fresh
 	if c.opt.NetNS {
 		fresh &^= unix.CLONE_NEWNET
 	}
 	c.Clone = fresh &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME)
+	if c.fromBase() {
+		c.Clone &^= unix.CLONE_NEWNS
+	}
 	for _, f := range nsFlag {
 		p, joined := c.ns.join[f.kind]
 		switch {

@@ -19,6 +19,7 @@ type opener struct {
 	spec        *specs.Spec
 	root        *os.File // detached mount of the root file system
 	netNS       *os.File
+	base        *os.File
 	cgroup      *cgroup.Cgroup
 	stdio       [3]*os.File
 	devPTS      *os.File

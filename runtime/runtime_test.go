@@ -152,6 +152,22 @@ func (b *box) end(t testing.TB) (string, int) {
 }
 
 func TestContainer(t *testing.T) {
+	t.Run("pivot", func(t *testing.T) { testContainer(t, nil) })
+	t.Run("base", func(t *testing.T) { testContainer(t, newBase(t)) })
+}
+
+func newBase(t testing.TB) *os.File {
+	t.Helper()
+	f, err := NewBase()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func testContainer(t *testing.T, base *os.File) {
+	t.Helper()
 	spec := dockerSpec(t, "sh", "-c", `
 echo "pid $$ host $(hostname) home $HOME pwd $PWD"
 grep -E '^(Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs|Seccomp):' /proc/self/status
@@ -160,10 +176,10 @@ cat /proc/mounts | cut -d' ' -f2-4
 head -c1 /proc/kcore | wc -c; ls /sys/firmware | wc -l
 echo x >/proc/sys/kernel/shmmax
 ls -l /proc/self/fd | wc -l
-stat -c %a /dev/null /dev/shm
+stat -c %a /dev/null /dev/shm; ls -d /../bin /../proc/1; cat /proc/self/mountinfo | head -2; unshare -Um true; echo $?
 `)
 	spec.Root.Path = rootFS(t)
-	text, code := run(t, spec, nil)
+	text, code := run(t, spec, func(in *ContainerInput) { in.Base = base })
 	t.Log(text)
 	if code != 0 {
 		t.Errorf("code %d", code)
