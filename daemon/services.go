@@ -93,7 +93,9 @@ func (e *engine) buildContainers(ctx context.Context, cfg *config.Config, s *ser
 		return err
 	}
 	e.onClose(state.Close)
-	native, err := container.NewNative(nativeConfig(cfg, cgroups))
+	native, err := container.NewNative(container.NativeConfig{
+		Cgroups: cgroups, CgroupParent: cgroupParent(cfg), InitPath: initProgram(cfg), Log: e.log,
+	})
 	if err != nil {
 		return err
 	}
