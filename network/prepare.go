@@ -57,8 +57,14 @@ func (m *Manager) tryPrepare(ctx context.Context, b *bridge) (*prepared, error) 
 	if err != nil {
 		return nil, err
 	}
-	p := &prepared{addr: addr, mac: derivedMAC(addr), veth: m.ids.veth + randomHex(4)[:min(8, maxIfName-len(m.ids.veth))]}
-	p.ns, err = m.maker.New(ctx, func(ns *os.File) error { return m.furnish(b, p, ns) })
+	p := &prepared{addr: addr, mac: derivedMAC(addr)}
+	for range 3 { // a name may be taken, one in millions
+		p.veth = m.ids.veth + randomHex(4)[:min(8, maxIfName-len(m.ids.veth))]
+		p.ns, err = m.maker.New(ctx, func(ns *os.File) error { return m.furnish(b, p, ns) })
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
+	}
 	if err != nil {
 		b.space.Release(addr)
 		return nil, fmt.Errorf("make a network namespace with interface %s: %w", p.veth, err)

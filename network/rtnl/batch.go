@@ -10,9 +10,10 @@ import (
 
 // Batch collects requests. The zero value is empty and ready.
 type Batch struct {
-	buf   []byte
-	start []int    // offset of each message
-	what  []string // what each message does, for errors
+	buf      []byte
+	start    []int        // offset of each message
+	what     []string     // what each message does, for errors
+	optional map[int]bool // messages whose refusal does not matter
 }
 
 // Veth describes a pair of virtual Ethernet interfaces: one end on the host, as a port of a bridge, the other end born
@@ -28,7 +29,10 @@ type Veth struct {
 
 const ack = unix.NLM_F_REQUEST | unix.NLM_F_ACK
 
-const vethInfoPeer = 1 // VETH_INFO_PEER of linux/veth.h
+const (
+	vethInfoPeer = 1 // VETH_INFO_PEER of linux/veth.h
+	addrGenNone  = 1 // IN6_ADDR_GEN_MODE_NONE of linux/if_link.h
+)
 
 // NewBridge creates a bridge that is up.
 func (b *Batch) NewBridge(name string, mac net.HardwareAddr, mtu int) {
@@ -41,10 +45,12 @@ func (b *Batch) NewBridge(name string, mac net.HardwareAddr, mtu int) {
 	})
 }
 
-// NewVeth creates a pair with the host's end up and enslaved. The other end is down: an end can only go up when both exist.
+// NewVeth creates a pair with the host's end up and enslaved. The other end is down: an end can only go up when both
+// exist. The host's end gets no IPv6 address: a bridge's port needs none, and finding out that nobody else has it costs
+// the kernel as much as the rest.
 func (b *Batch) NewVeth(v Veth) {
 	b.message("create veth "+v.Host, unix.RTM_NEWLINK, ack|unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
-		b.link(0, unix.IFF_UP, unix.IFF_UP)
+		b.link(0, 0, 0)
 		b.str(unix.IFLA_IFNAME, v.Host)
 		if v.Master != 0 {
 			b.u32(unix.IFLA_MASTER, uint32(v.Master))
@@ -65,6 +71,26 @@ func (b *Batch) NewVeth(v Veth) {
 			})
 		})
 	})
+	b.message("switch off IPv6 addresses of "+v.Host, unix.RTM_NEWLINK, ack, func() {
+		b.link(0, 0, 0)
+		b.str(unix.IFLA_IFNAME, v.Host)
+		b.nest(unix.IFLA_AF_SPEC, func() {
+			b.nest(unix.AF_INET6, func() { b.attr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{addrGenNone}) })
+		})
+	})
+	b.ignoreRefusal() // a kernel without IPv6
+	b.message("set interface "+v.Host+" up", unix.RTM_NEWLINK, ack, func() {
+		b.link(0, unix.IFF_UP, unix.IFF_UP)
+		b.str(unix.IFLA_IFNAME, v.Host)
+	})
+}
+
+// ignoreRefusal makes the last message one that may be refused.
+func (b *Batch) ignoreRefusal() {
+	if b.optional == nil {
+		b.optional = map[int]bool{}
+	}
+	b.optional[len(b.what)-1] = true
 }
 
 // oneQueue asks for one transmit and one receive queue. A veth uses one anyway, but else allocates one for each possible
@@ -161,7 +187,10 @@ func broadcast(p netip.Prefix) []byte {
 	return binary.BigEndian.AppendUint32(nil, v)
 }
 
-func (b *Batch) reset() { b.buf, b.start, b.what = b.buf[:0], b.start[:0], b.what[:0] }
+func (b *Batch) reset() {
+	b.buf, b.start, b.what = b.buf[:0], b.start[:0], b.what[:0]
+	clear(b.optional)
+}
 
 // number sets the messages' sequence numbers, from first on.
 func (b *Batch) number(first uint32) {

@@ -88,7 +88,7 @@ func (c *Conn) Do(b *Batch) error {
 				return
 			}
 			open--
-			if e := int32(binary.NativeEndian.Uint32(body)); e != 0 && refused == nil {
+			if e := int32(binary.NativeEndian.Uint32(body)); e != 0 && refused == nil && !b.optional[int(i)] {
 				refused = &Error{What: b.what[i], Err: unix.Errno(-e)}
 			}
 		})
