@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if dir := os.Getenv(victimEnv); dir != "" {
+		victim(dir)
+	}
 	if c, err := rtnl.Open(); err == nil {
 		var b rtnl.Batch
 		b.Up(netns.Loopback)

@@ -58,9 +58,11 @@ func (m *Manager) tryPrepare(ctx context.Context, b *bridge) (*prepared, error) 
 		return nil, err
 	}
 	p := &prepared{addr: addr, mac: derivedMAC(addr)}
+	// With bridgedPacketsAreFiltered the table does it, and knows published ports.
+	isolate := m.cfg.NoICC && !bridgedPacketsAreFiltered()
 	for range 3 { // a name may be taken, one in millions
 		p.veth = m.ids.veth + randomHex(4)[:min(8, maxIfName-len(m.ids.veth))]
-		p.ns, err = m.maker.New(ctx, func(ns *os.File) error { return m.furnish(b, p, ns) })
+		p.ns, err = m.maker.New(ctx, func(ns *os.File) error { return m.furnish(b, p, ns, isolate) })
 		if !errors.Is(err, unix.EEXIST) {
 			break
 		}
@@ -74,7 +76,7 @@ func (m *Manager) tryPrepare(ctx context.Context, b *bridge) (*prepared, error) 
 
 // furnish makes the interface of a new namespace; it runs inside. All but the sysctl is two system calls in the kernel's
 // rtnetlink: one on the host's socket, one on the namespace's.
-func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File) error {
+func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File, isolate bool) error {
 	in, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -87,8 +89,7 @@ func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File) error {
 	if err := m.host.Do(&batch); err != nil {
 		return err
 	}
-	// With bridgedPacketsAreFiltered the table does it, and knows published ports.
-	if m.cfg.NoICC && !bridgedPacketsAreFiltered() {
+	if isolate {
 		if err := m.portFlag(p.veth, (*rtnl.Batch).Isolate); err != nil {
 			return err
 		}
@@ -146,7 +147,8 @@ func (m *Manager) portFlag(veth string, set func(b *rtnl.Batch, index int)) erro
 	return m.host.Do(&batch)
 }
 
-// bridgedPacketsAreFiltered says whether IPv4 packets between two ports of a bridge pass the firewall (br_netfilter).
+// bridgedPacketsAreFiltered says whether IPv4 packets between two ports of a bridge pass the firewall (br_netfilter), in
+// the calling thread's network namespace.
 func bridgedPacketsAreFiltered() bool {
 	var buf [2]byte
 	fd, err := unix.Open("/proc/sys/net/bridge/bridge-nf-call-iptables", unix.O_RDONLY|unix.O_CLOEXEC, 0)
