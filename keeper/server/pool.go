@@ -103,8 +103,9 @@ func (p *pool) put(d *desk) {
 		d.scratch = pipe{-1, -1}
 	}
 	_ = p.drop(d.limbo)
-	p.bufs.Put(&d.buf)
+	buf := d.buf // not &d.buf: the field is empty below
 	d.buf = nil
+	p.bufs.Put(&buf)
 	p.free <- d
 }
 
