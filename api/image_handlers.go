@@ -35,7 +35,7 @@ func (s *Server) imagesJSON(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.answer(http.StatusOK, imagesFor(c.version, list))
+	return c.answer(http.StatusOK, imagesFor(c.version, withoutCounts(c.version, list)))
 }
 
 func (s *Server) imageJSON(c *call) error {

@@ -15,20 +15,27 @@ type imageSummaryV43 struct {
 	VirtualSize int64
 }
 
+// withoutCounts hides how many containers an image has, which GET /images/json did not tell before 1.51.
+func withoutCounts(v Version, list []apiimage.Summary) []apiimage.Summary {
+	for i := range list {
+		if v < 51 {
+			list[i].Containers = -1
+		}
+	}
+	return list
+}
+
 // imagesFor gives a list of images the form that version v has.
 func imagesFor(v Version, list []apiimage.Summary) any {
 	if list == nil {
 		list = []apiimage.Summary{}
 	}
-	if v >= 51 {
+	if v >= 48 {
 		return list
 	}
 	for i := range list {
 		m := &list[i]
-		m.Containers = -1
-		if v < 48 {
-			m.Descriptor = nil
-		}
+		m.Descriptor = nil
 		if v < 43 && len(m.RepoTags) == 0 && len(m.RepoDigests) == 0 {
 			m.RepoTags, m.RepoDigests = []string{"<none>:<none>"}, []string{"<none>@<none>"}
 		}
