@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -42,11 +43,22 @@ func (e *engine) live(ctx context.Context, signals <-chan os.Signal) int {
 		case err := <-e.failed:
 			e.log.Error("a listener broke, starting anew", "error", err)
 			return exitError // the keeper starts another one; nothing has to be closed
+		case <-e.keeper.Revived():
+			e.tellPid()
 		case <-e.keeper.Done():
 			e.log.Error("the connection to the keeper is lost for good", "error", e.keeper.Err())
 			return exitError
 		}
 	}
+}
+
+// tellPid tells the service manager, and whoever reads the pid file, which process the keeper is now.
+func (e *engine) tellPid() {
+	pid := e.keeper.Pid()
+	if err := writePidFile(e.cfg.Load().PidFile, pid); err != nil {
+		e.log.Warn("the pid file is out of date", "error", err)
+	}
+	_, _ = sdnotify.SdNotify(false, fmt.Sprintf("MAINPID=%d", pid))
 }
 
 // reload reads the configuration again. An invalid one changes nothing.

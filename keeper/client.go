@@ -42,8 +42,9 @@ type Client struct {
 	limbo   []wire.Pipe // indexes into limboFD
 	limboFD []int
 
-	exits *queue
-	done  chan struct{}
+	exits   *queue
+	revived chan struct{}
+	done    chan struct{}
 }
 
 // call is a request under way.
@@ -101,7 +102,7 @@ func Start(ctx context.Context, o StartOptions) (*Client, error) {
 func newClient() *Client {
 	c := &Client{
 		log: slog.Default(), calls: map[uint64]*call{}, vault: map[string]*holding{}, subs: map[uint64]*heldSub{}, stash: map[string][]int{},
-		exits: newQueue(), done: make(chan struct{}),
+		exits: newQueue(), revived: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	c.cond = sync.NewCond(&c.mu)
 	return c

@@ -40,6 +40,10 @@ func (c *Client) revive() {
 				c.lost(conn, errors.New("it died"))
 			}
 			c.log.Info("a new keeper has taken over", "pid", c.Pid())
+			select {
+			case c.revived <- struct{}{}:
+			default: // it is known already that something changed
+			}
 			return
 		}
 		var config *configError
@@ -56,6 +60,9 @@ func (c *Client) revive() {
 		pause = min(2*pause, 5*time.Second)
 	}
 }
+
+// Revived tells, after a keeper died, that another one is there: Pid is a new one.
+func (c *Client) Revived() <-chan struct{} { return c.revived }
 
 // configError says that the keeper refused to start, and would again.
 type configError struct{ err error }
