@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,7 +72,20 @@ func (m *Manager) tryPrepare(ctx context.Context, b *bridge) (*prepared, error) 
 		b.space.Release(addr)
 		return nil, fmt.Errorf("make a network namespace with interface %s: %w", p.veth, err)
 	}
+	m.awaitLink(ctx, b.name)
+	m.awaitLink(ctx, p.veth)
 	return p, nil
+}
+
+// awaitLink waits until packets can go through an interface of the host: what is sent before is lost, and sent again only
+// after a second.
+func (m *Manager) awaitLink(ctx context.Context, name string) {
+	const patience, pause = 100 * time.Millisecond, 200 * time.Microsecond
+	for end := time.Now().Add(patience); ctx.Err() == nil && time.Now().Before(end); time.Sleep(pause) {
+		if ok, err := m.host.Running(name); ok || err != nil {
+			return
+		}
+	}
 }
 
 // furnish makes the interface of a new namespace; it runs inside. All but the sysctl is two system calls in the kernel's
@@ -108,7 +122,11 @@ func (m *Manager) furnish(b *bridge, p *prepared, ns *os.File, isolate bool) err
 	batch.Up(index)
 	batch.AddAddr(index, netip.PrefixFrom(p.addr, b.gateway.Bits()))
 	batch.AddDefaultRoute(index, b.gateway.Addr())
-	return in.Do(&batch)
+	if err := in.Do(&batch); err != nil {
+		return err
+	}
+	_, err = in.Running(ifName) // makes the kernel look; its other end is waited for
+	return err
 }
 
 // defaultSysctls are set in every namespace, as Docker does: low ports and ping need no privilege in a container.

@@ -101,6 +101,16 @@ func (c *Conn) Do(b *Batch) error {
 
 // dump sends one message and gives all objects of the answer to each.
 func (c *Conn) dump(b *Batch, each func(body []byte)) error {
+	// The kernel fills at most 32 KB of a datagram.
+	return c.query(b, make([]byte, 32<<10), true, each)
+}
+
+// ask sends one message that is answered with one object.
+func (c *Conn) ask(b *Batch, each func(body []byte)) error {
+	return c.query(b, make([]byte, 4<<10), false, each)
+}
+
+func (c *Conn) query(b *Batch, buf []byte, many bool, each func(body []byte)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd < 0 {
@@ -113,9 +123,7 @@ func (c *Conn) dump(b *Batch, each func(body []byte)) error {
 		return fmt.Errorf("%s: %w", b.what[0], err)
 	}
 	var refused error
-	buf := make([]byte, 32<<10)
 	for done := false; !done; {
-		// The kernel fills at most 32 KB of a datagram.
 		err := c.receive(buf, func(h header, body []byte) {
 			switch {
 			case h.seq != seq:
@@ -129,6 +137,7 @@ func (c *Conn) dump(b *Batch, each func(body []byte)) error {
 					}
 				}
 			default:
+				done = !many
 				each(body)
 			}
 		})

@@ -65,6 +65,23 @@ func (c *Conn) Links() ([]Link, error) {
 	return all, err
 }
 
+// Running says whether an interface can carry packets: it is up, and so is its other end. The kernel learns of a new
+// link's state a little after the fact, in a thread of its own; asking makes it look at once (Linux 6.9).
+func (c *Conn) Running(name string) (bool, error) {
+	const skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	var b Batch
+	b.message("look at interface "+name, unix.RTM_GETLINK, unix.NLM_F_REQUEST, func() {
+		b.link(0, 0, 0)
+		b.str(unix.IFLA_IFNAME, name)
+		b.u32(unix.IFLA_EXT_MASK, skipStats)
+	})
+	running := false
+	err := c.ask(&b, func(p []byte) {
+		running = len(p) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(p[8:])&unix.IFF_RUNNING != 0
+	})
+	return running, err
+}
+
 // Addrs lists the IPv4 addresses of all interfaces.
 func (c *Conn) Addrs() ([]Addr, error) {
 	var b Batch
