@@ -1,8 +1,10 @@
 package container
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	api "github.com/moby/moby/api/types/container"
@@ -47,8 +49,9 @@ func completeHostConfig(asked *api.HostConfig, d Defaults) (*api.HostConfig, err
 		h.RestartPolicy.Name = api.RestartPolicyDisabled
 	}
 	if h.ShmSize == 0 {
-		h.ShmSize = defaultShmSize
+		h.ShmSize = cmp.Or(d.ShmSize, defaultShmSize)
 	}
+	h.Ulimits = mergeUlimits(h.Ulimits, d.Ulimits)
 	if h.IpcMode.IsEmpty() {
 		h.IpcMode = api.IPCModePrivate
 	}
@@ -79,6 +82,17 @@ func completeHostConfig(asked *api.HostConfig, d Defaults) (*api.HostConfig, err
 		}
 	}
 	return &h, nil
+}
+
+// mergeUlimits adds the defaults that are not asked for otherwise.
+func mergeUlimits(asked, defaults []*api.Ulimit) []*api.Ulimit {
+	out := asked
+	for _, u := range defaults {
+		if !slices.ContainsFunc(asked, func(a *api.Ulimit) bool { return a.Name == u.Name }) {
+			out = append(slices.Clip(out), u)
+		}
+	}
+	return out
 }
 
 func checkHostConfig(h *api.HostConfig) error {

@@ -27,6 +27,8 @@ type Defaults struct {
 	Log          api.LogConfig    // zero: json-file with a bound
 	CgroupnsMode api.CgroupnsMode // "": private on cgroup v2, else host
 	Init         bool             // run an init process
+	ShmSize      int64            // bytes of /dev/shm, 0: 64 MiB
+	Ulimits      []*api.Ulimit    // those that a container names itself override them
 	StopTimeout  int              // seconds, 0: 10
 }
 

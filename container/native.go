@@ -24,6 +24,7 @@ type NativeConfig struct {
 	// CgroupParent is where containers' groups are made that name no other parent; "" : spec.DefaultCgroupParent.
 	CgroupParent string
 	InitPath     string // program that --init runs
+	Seccomp      string // of containers that name no profile: "" (the builtin one), "unconfined" or the text of a profile
 	Log          *slog.Logger
 }
 
@@ -47,7 +48,7 @@ func NewNative(cfg NativeConfig) (*Native, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the kernel: %w", err)
 	}
-	return &Native{cfg: cfg, kernel: k, profiles: &seccomp.Profiles{}, filters: &seccomp.Cache{}}, nil
+	return &Native{cfg: cfg, kernel: k, profiles: &seccomp.Profiles{Configured: cfg.Seccomp}, filters: &seccomp.Cache{}}, nil
 }
 
 // CgroupnsMode implements Runtime.

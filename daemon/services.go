@@ -19,12 +19,14 @@ import (
 	"skiff/db"
 	"skiff/event"
 	"skiff/image"
+	"skiff/internal/errs"
 	"skiff/internal/version"
 	"skiff/layer"
 	"skiff/network"
 	"skiff/network/ipam"
 	"skiff/registry/remote"
 	"skiff/runtime/cgroup"
+	"skiff/runtime/seccomp"
 )
 
 // services are the parts of the daemon, each wired to its collaborators.
@@ -93,8 +95,12 @@ func (e *engine) buildContainers(ctx context.Context, cfg *config.Config, s *ser
 		return err
 	}
 	e.onClose(state.Close)
+	profile, err := seccompProfile(cfg.Seccomp)
+	if err != nil {
+		return err
+	}
 	native, err := container.NewNative(container.NativeConfig{
-		Cgroups: cgroups, CgroupParent: cgroupParent(cfg), InitPath: initProgram(cfg), Log: e.log,
+		Cgroups: cgroups, CgroupParent: cgroupParent(cfg), InitPath: initProgram(cfg), Seccomp: profile, Log: e.log,
 	})
 	if err != nil {
 		return err
@@ -114,6 +120,8 @@ func (e *engine) buildContainers(ctx context.Context, cfg *config.Config, s *ser
 			Log:          apicontainer.LogConfig{Type: cfg.LogDriver, Config: cfg.LogOpts},
 			CgroupnsMode: apicontainer.CgroupnsMode(cfg.CgroupnsMode),
 			Init:         cfg.Init,
+			ShmSize:      int64(cfg.ShmSize),
+			Ulimits:      cfg.Ulimits.List(),
 		},
 		Log: e.log,
 	})
@@ -137,6 +145,21 @@ func cgroupParent(cfg *config.Config) string {
 		return "/skiff-" + tag
 	}
 	return "/skiff"
+}
+
+// seccompProfile gives the configured profile the form that containers know: its text instead of its path.
+func seccompProfile(configured string) (string, error) {
+	if !filepath.IsAbs(configured) {
+		return configured, nil
+	}
+	b, err := os.ReadFile(configured)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "seccomp-profile: %w", err)
+	}
+	if _, err := seccomp.Custom(string(b), nil); err != nil {
+		return "", errs.New(errs.Invalid, "seccomp-profile %s: %w", configured, err)
+	}
+	return string(b), nil
 }
 
 // initProgram is what --init runs in a container.

@@ -3,7 +3,9 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -218,4 +220,13 @@ func (u *Ulimits) UnmarshalJSON(raw []byte) error {
 	}
 	*u = in
 	return nil
+}
+
+// List is the limits by name's order.
+func (u Ulimits) List() []*units.Ulimit {
+	var out []*units.Ulimit
+	for _, name := range slices.Sorted(maps.Keys(u)) {
+		out = append(out, u[name])
+	}
+	return out
 }

@@ -39,13 +39,20 @@ func withCaps(caps []string) *specs.Spec {
 // Profiles finds profiles by what `--security-opt seccomp=` says, and remembers the default ones. The zero value is
 // ready; it may be used by several goroutines. Callers must not change what they get.
 type Profiles struct {
+	// Configured is what an option that is not given stands for: "" (the builtin one), "unconfined", or the text of a profile.
+	// It is set before the first Get.
+	Configured string
+
 	mu       sync.Mutex
 	defaults map[string]*specs.LinuxSeccomp // by capabilities
 }
 
-// Get gives the profile for an option: "" and "builtin" are the default one, "unconfined" is none (nil), anything else is
+// Get gives the profile for an option: "" is the configured one, "builtin" the default one, "unconfined" is none (nil), anything else is
 // the text of a profile.
 func (p *Profiles) Get(opt string, caps []string) (*specs.LinuxSeccomp, error) {
+	if opt == "" {
+		opt = p.Configured
+	}
 	switch opt {
 	case "", "builtin":
 	case "unconfined":
