@@ -16,21 +16,30 @@ import (
 // Nothing of the host is in it, so there is nothing that a container could escape to. One base serves any number of containers; it
 // lasts until it is closed. It takes some milliseconds to make.
 func NewBase() (*os.File, error) {
-	type result struct {
-		f   *os.File
-		err error
+	var f *os.File
+	var err error
+	onOtherThread(func() { f, err = makeBase() })
+	if err != nil {
+		return nil, fmt.Errorf("make an empty mount namespace: %w", err)
 	}
-	done := make(chan result)
+	return f, nil
+}
+
+// onOtherThread runs do on a thread that ends afterwards, so that it may change the thread's namespaces. It is never the
+// main thread, which Go can't end, and whose namespaces are those that /proc/self shows.
+func onOtherThread(do func()) {
+	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and with it its namespace
-		f, err := makeBase()
-		done <- result{f, err}
+		defer close(done)
+		runtime.LockOSThread() // not unlocked below: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			onOtherThread(do) // another one, since we hold this one
+			runtime.UnlockOSThread()
+			return
+		}
+		do()
 	}()
-	r := <-done
-	if r.err != nil {
-		return nil, fmt.Errorf("make an empty mount namespace: %w", r.err)
-	}
-	return r.f, nil
+	<-done
 }
 
 func makeBase() (f *os.File, err error) {

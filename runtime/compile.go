@@ -82,7 +82,6 @@ type compiler struct {
 	label  launch.Arg // open file for the security label
 	root   launch.Arg
 	old    launch.Arg // the host's root, while hooks need it
-	null   bool       // /dev/null in the container is one that we made
 	nulls  []launch.Arg
 }
 

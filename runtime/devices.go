@@ -59,13 +59,13 @@ func (c *compiler) devices() error {
 			return err
 		}
 	}
-	fresh := slices.Contains(c.tmpfs, "/dev")
-	c.null = fresh
 	for _, l := range devLinks {
-		if l[1] == "/dev/ptmx" && !fresh {
-			c.Do("remove the old /dev/ptmx", unix.SYS_UNLINKAT, cwd(), c.Str(l[1]), empty()).OK(unix.ENOENT)
+		dir, name, done := c.place(l[1])
+		if l[1] == "/dev/ptmx" && name != l[1] {
+			c.Do("remove the old /dev/ptmx", unix.SYS_UNLINKAT, dir, c.Str(name), empty()).OK(unix.ENOENT, unix.EROFS)
 		}
-		c.Do("link "+l[1], unix.SYS_SYMLINKAT, c.Str(l[0]), cwd(), c.Str(l[1])).OK(unix.EEXIST)
+		c.Do("link "+l[1], unix.SYS_SYMLINKAT, c.Str(l[0]), dir, c.Str(name)).OK(unix.EEXIST, unix.EROFS)
+		done()
 	}
 	c.console()
 	return nil
@@ -82,13 +82,13 @@ func (c *compiler) device(d *specs.LinuxDevice) error {
 	if at == "/dev/ptmx" { // a link into the container's own devpts
 		return nil
 	}
-	c.mkdirs(path.Dir(at))
 	if c.opt.BindDevices && kind != unix.S_IFIFO {
 		s := c.slot("host's "+d.Path, func(o *opener) (*os.File, error) { return o.tree(d.Path, false) })
-		c.makeTarget(cwd(), at, true)
-		c.attach(s, c.Str(at), "device "+at)
+		c.attach(s, c.targetByHand(at, true), "device "+at)
 		return nil
 	}
+	dir, name, done := c.place(at)
+	defer done()
 	mode := os.FileMode(0o666)
 	if d.FileMode != nil {
 		mode = d.FileMode.Perm()
@@ -98,14 +98,23 @@ func (c *compiler) device(d *specs.LinuxDevice) error {
 	}
 	dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor))
 	owned := d.UID != nil && *d.UID != 0 || d.GID != nil && *d.GID != 0
-	op := c.Do(fmt.Sprintf("make the device %s %s %d:%d", at, d.Type, d.Major, d.Minor), unix.SYS_MKNODAT, cwd(), c.Str(at), launch.Int(kind|uint32(mode)), launch.Int(dev))
+	op := c.Do(fmt.Sprintf("make the device %s %s %d:%d", at, d.Type, d.Major, d.Minor), unix.SYS_MKNODAT, dir, c.Str(name), launch.Int(kind|uint32(mode)), launch.Int(dev))
 	if owned {
 		op.Else(1, unix.EEXIST)
-		c.Do("owner of "+at, unix.SYS_FCHOWNAT, cwd(), c.Str(at), launch.Int(id(d.UID)), launch.Int(id(d.GID)), launch.Int(unix.AT_SYMLINK_NOFOLLOW))
+		c.Do("owner of "+at, unix.SYS_FCHOWNAT, dir, c.Str(name), launch.Int(id(d.UID)), launch.Int(id(d.GID)), launch.Int(unix.AT_SYMLINK_NOFOLLOW))
 	} else {
 		op.OK(unix.EEXIST)
 	}
 	return nil
+}
+
+// place is where a file is to be made: by its path in a folder that only we know so far, else by descriptor.
+func (c *compiler) place(at string) (dir launch.Arg, name string, done func()) {
+	if slices.Contains(c.tmpfs, path.Dir(at)) {
+		return cwd(), at, func() {}
+	}
+	dir = c.folderByHand(path.Dir(at))
+	return dir, path.Base(at), func() { c.Close(dir) }
 }
 
 func id(p *uint32) uint32 {
@@ -120,13 +129,15 @@ func (c *compiler) console() {
 	if !c.proc.Terminal || !c.opt.Stdio[0] {
 		return
 	}
-	c.makeTarget(cwd(), "/dev/console", true)
+	t := c.targetByHand("/dev/console", true)
 	if c.opt.DevPTS && slices.Contains(c.mounts, "/dev/pts") {
-		c.Do("mount the terminal on /dev/console", unix.SYS_MOUNT, c.Str("/dev/pts/0"), c.Str("/dev/console"), empty(), launch.Int(unix.MS_BIND), empty())
+		// A bind of the path, since the terminal's own mount is in no namespace.
+		_, s := c.Open("open the terminal", unix.SYS_OPEN_TREE, cwd(), c.Str("/dev/pts/0"), launch.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+		c.attach(s, t, "the terminal on /dev/console")
 		return
 	}
 	s := c.slot("terminal", func(o *opener) (*os.File, error) { return o.treeOf(o.stdio[0]) })
-	c.attach(s, c.Str("/dev/console"), "the terminal on /dev/console")
+	c.attach(s, t, "the terminal on /dev/console")
 }
 
 // prepareNull opens the host's /dev/null for masking, where the container's own can't be trusted: one mount for each masked path.

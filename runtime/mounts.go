@@ -51,44 +51,57 @@ func (c *compiler) rootFS() error {
 	if c.linux.RootfsPropagation == "" || spread&(unix.MS_SLAVE|unix.MS_PRIVATE) != 0 {
 		c.spread(c.root, spread, "the root file system")
 	}
-	if !c.opt.BeforePivot {
-		c.Do("attach the root file system", unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str("/"), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
-		if !c.fromBase() {
-			c.pivot()
-			return nil
-		}
-		// The root lies on an empty folder now: there is nothing to exchange and to detach.
-		c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
-		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
-		return nil
+	at := "/"
+	if c.opt.BeforePivot {
+		at = c.spec.Root.Path
 	}
-	// Hooks want to find the root file system where it is on the host, with all mounts, before the old root goes away.
-	_, c.old = c.Open("keep the host's root", unix.SYS_OPENAT, cwd(), c.Str("/"), launch.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), empty())
-	c.Do("attach the root file system at "+c.spec.Root.Path, unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str(c.spec.Root.Path), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	if c.latePivot() {
+		_, c.old = c.Open("keep the host's root", unix.SYS_OPENAT, cwd(), c.Str("/"), launch.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), empty())
+	}
+	c.Do("attach the root file system at "+at, unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str(at), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
-	c.Do("make it the root for now", unix.SYS_CHROOT, c.Str("."))
+	switch {
+	case c.fromBase(): // it lies on an empty folder now: there is nothing to exchange and to detach
+		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
+	case c.latePivot():
+		c.Do("make it the root for now", unix.SYS_CHROOT, c.Str("."))
+	default:
+		c.pivot()
+	}
 	return nil
 }
 
-// pivot exchanges the roots. The old one is stacked on the new one and then detached, so no folder is needed for it.
+// latePivot says whether the old root must stay until the mounts are made. Hooks want to find the root file system where it is
+// on the host, with all mounts. In a user namespace the kernel lets proc and sysfs be mounted only as long as the
+// namespace has a full one to see.
+func (c *compiler) latePivot() bool {
+	return c.opt.BeforePivot || c.ns.own(specs.UserNamespace, unix.CLONE_NEWUSER)
+}
+
+// pivot exchanges the roots, from inside the new one. The old one is stacked on it and then detached, so no folder is needed for it.
 func (c *compiler) pivot() {
-	c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
 	c.Do("exchange the roots", unix.SYS_PIVOT_ROOT, c.Str("."), c.Str("."))
 	c.Do("detach the host's root", unix.SYS_UMOUNT2, c.Str("."), launch.Int(unix.MNT_DETACH))
 	c.Do("go to the root", unix.SYS_CHDIR, c.Str("/"))
 }
 
-// pausePivot lets hooks run, and does what rootFS has put off for them.
+// pausePivot lets hooks run, and does what rootFS has put off.
 func (c *compiler) pausePivot() error {
-	if !c.opt.BeforePivot {
+	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
+		if c.opt.BeforePivot {
+			c.pause("hooks before the root is exchanged", func(o *opener) *Pause { return o.beforePivot })
+		}
 		return nil
 	}
-	if c.old.Kind != launch.Reg {
-		return errs.New(errs.NotImplemented, "hooks without a mount namespace are not supported")
+	if !c.latePivot() {
+		return nil
 	}
 	c.Do("go back to the host's root", unix.SYS_FCHDIR, c.old)
 	c.Do("make it the root again", unix.SYS_CHROOT, c.Str("."))
-	c.pause("hooks before the root is exchanged", func(o *opener) *Pause { return o.beforePivot })
+	if c.opt.BeforePivot {
+		c.pause("hooks before the root is exchanged", func(o *opener) *Pause { return o.beforePivot })
+	}
+	c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
 	c.pivot()
 	c.Close(c.old)
 	return nil
@@ -299,20 +312,36 @@ func (c *compiler) makeTarget(at launch.Arg, name string, file bool) {
 
 // targetByHand goes to a target step by step, following no magic link, and gives a descriptor of it.
 func (c *compiler) targetByHand(dest string, file bool) launch.Arg {
-	how, size := c.how(unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)
-	parts := strings.Split(strings.TrimPrefix(dest, "/"), "/")
-	for i := range parts {
-		above := "/" + strings.Join(parts[:i], "/")
-		_, fd := c.Open("open "+above, unix.SYS_OPENAT2, cwd(), c.Str(above), how, size)
-		name := "make the folder "
-		if last := i == len(parts)-1; last && file {
-			c.Do("make the file "+dest, unix.SYS_MKNODAT, fd, c.Str(parts[i]), launch.Int(unix.S_IFREG|0o755), empty()).OK(unix.EEXIST, unix.EROFS)
-		} else {
-			c.Do(name+path.Join(above, parts[i]), unix.SYS_MKDIRAT, fd, c.Str(parts[i]), launch.Int(0o755)).OK(unix.EEXIST, unix.EROFS)
-		}
-		c.Close(fd)
+	above, name := path.Split(dest)
+	fd := c.folderByHand(path.Clean(above))
+	if file {
+		c.Do("make the file "+dest, unix.SYS_MKNODAT, fd, c.Str(name), launch.Int(unix.S_IFREG|0o755), empty()).OK(unix.EEXIST, unix.EROFS)
+	} else {
+		c.Do("make the folder "+dest, unix.SYS_MKDIRAT, fd, c.Str(name), launch.Int(0o755)).OK(unix.EEXIST, unix.EROFS)
 	}
-	_, fd := c.Open("open "+dest, unix.SYS_OPENAT2, cwd(), c.Str(dest), how, size)
+	c.Close(fd)
+	return c.openByHand(dest)
+}
+
+// folderByHand is targetByHand for a folder and those above it.
+func (c *compiler) folderByHand(dir string) launch.Arg {
+	at := c.openByHand("/")
+	done := ""
+	for name := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+		if name == "" {
+			break
+		}
+		done += "/" + name
+		c.Do("make the folder "+done, unix.SYS_MKDIRAT, at, c.Str(name), launch.Int(0o755)).OK(unix.EEXIST, unix.EROFS)
+		c.Close(at)
+		at = c.openByHand(done)
+	}
+	return at
+}
+
+func (c *compiler) openByHand(name string) launch.Arg {
+	how, size := c.how(unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)
+	_, fd := c.Open("open "+name, unix.SYS_OPENAT2, cwd(), c.Str(name), how, size)
 	return fd
 }
 

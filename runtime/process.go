@@ -216,7 +216,9 @@ func (c *compiler) chdir(fine ...unix.Errno) {
 // identity becomes the user. The permitted capabilities survive until the final capset.
 func (c *compiler) identity() {
 	u := c.proc.User
-	c.Do("keep capabilities", unix.SYS_PRCTL, launch.Int(unix.PR_SET_KEEPCAPS), launch.Int(1), empty(), empty(), empty())
+	if u.UID != 0 {
+		c.Do("keep capabilities", unix.SYS_PRCTL, launch.Int(unix.PR_SET_KEEPCAPS), launch.Int(1), empty(), empty(), empty())
+	}
 	var gids []byte
 	for _, g := range u.AdditionalGids {
 		gids = binary.NativeEndian.AppendUint32(gids, g)
@@ -224,8 +226,8 @@ func (c *compiler) identity() {
 	c.Do("additional groups", unix.SYS_SETGROUPS, launch.Int(len(u.AdditionalGids)), c.Bytes(append(gids, 0, 0, 0, 0)))
 	c.Do(fmt.Sprintf("become group %d", u.GID), unix.SYS_SETRESGID, launch.Int(u.GID), launch.Int(u.GID), launch.Int(u.GID))
 	c.Do(fmt.Sprintf("become user %d", u.UID), unix.SYS_SETRESUID, launch.Int(u.UID), launch.Int(u.UID), launch.Int(u.UID))
-	c.Do("keep capabilities no longer", unix.SYS_PRCTL, launch.Int(unix.PR_SET_KEEPCAPS), empty(), empty(), empty(), empty())
 	if u.UID != 0 {
+		c.Do("keep capabilities no longer", unix.SYS_PRCTL, launch.Int(unix.PR_SET_KEEPCAPS), empty(), empty(), empty(), empty())
 		c.chdir(unix.EACCES) // root may be shut out of a folder that the user can enter (NFS), or the other way round
 	}
 	mask := uint32(0o022)

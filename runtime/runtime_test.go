@@ -6,9 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -166,25 +168,51 @@ func newBase(t testing.TB) *os.File {
 	return f
 }
 
+// testContainer looks at everything that Docker's default container has.
 func testContainer(t *testing.T, base *os.File) {
 	t.Helper()
 	spec := dockerSpec(t, "sh", "-c", `
-echo "pid $$ host $(hostname) home $HOME pwd $PWD"
-grep -E '^(Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs|Seccomp):' /proc/self/status
+echo "$$ $(hostname) $HOME $PWD $(umask)"
+grep -E '^(Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs|Seccomp):' /proc/self/status | tr -s '\t\n' ' '; echo
 ls /dev | tr '\n' ' '; echo
-cat /proc/mounts | cut -d' ' -f2-4
-head -c1 /proc/kcore | wc -c; ls /sys/firmware | wc -l
+cut -d' ' -f2,3 /proc/mounts | tr '\n' ','; echo
+ls /proc/acpi/* /sys/firmware/* 2>/dev/null | wc -l
+wc -c </proc/keys
 echo x >/proc/sys/kernel/shmmax
-ls -l /proc/self/fd | wc -l
-stat -c %a /dev/null /dev/shm; ls -d /../bin /../proc/1; cat /proc/self/mountinfo | head -2; unshare -Um true; echo $?
+mkdir /sys/x
+set -- /proc/self/fd/*; echo $#
+stat -c %a%t%T /dev/null
+stat -c %a /dev/shm
+ls -d /../bin
+cat /proc/net/dev | wc -l
+touch /new && echo written
 `)
 	spec.Root.Path = rootFS(t)
 	text, code := run(t, spec, func(in *ContainerInput) { in.Base = base })
-	t.Log(text)
-	if code != 0 {
-		t.Errorf("code %d", code)
+	want := `1 box /root / 0022
+CapInh: 0000000000000000 CapPrm: 00000000a80425fb CapEff: 00000000a80425fb CapBnd: 00000000a80425fb CapAmb: 0000000000000000 NoNewPrivs: 0 Seccomp: 2 
+core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero 
+/ ROOT,/proc proc,/dev tmpfs,/dev/pts devpts,/sys sysfs,/dev/mqueue mqueue,/dev/shm tmpfs,MASKS,/proc/bus proc,/proc/fs proc,/proc/irq proc,/proc/sys proc,/proc/sysrq-trigger proc,
+0
+0
+sh: can't create /proc/sys/kernel/shmmax: Read-only file system
+mkdir: can't create directory '/sys/x': Read-only file system
+4
+66613
+1777
+/../bin
+3
+written
+`
+	text = maskLine.ReplaceAllString(text, "/ ROOT,$1,MASKS,")
+	text = strings.Replace(text, "/proc/sys proc,\n", "/proc/sys proc,/proc/sysrq-trigger proc,\n", 1) // a kernel without it
+	if diff := cmp.Diff(want, text); diff != "" || code != 0 {
+		t.Errorf("code %d\n%s", code, diff)
 	}
 }
+
+// maskLine finds the root's type and the masks of what this kernel has.
+var maskLine = regexp.MustCompile(`(?m)^/ \w+,(.*?/dev/shm tmpfs),(?:/(?:proc|sys)/\S+ tmpfs,)+`)
 
 func TestStepErrorsOfContainers(t *testing.T) {
 	dir := rootFS(t)

@@ -18,7 +18,7 @@ const magic = "skiff-launch/1 " + runtime.GOARCH + "\n"
 func (p *Program) MarshalBinary() ([]byte, error) {
 	b := make([]byte, 0, len(magic)+len(p.Data)+64*len(p.Ops)+256)
 	b = append(b, magic...)
-	for _, v := range []uint64{p.Clone, uint64(p.Cgroup + 1), uint64(p.JoinPID + 1), uint64(p.Keep), flag(p.Setgroups), uint64(p.Registers)} {
+	for _, v := range []uint64{p.Clone, uint64(p.Cgroup + 1), uint64(p.JoinPID + 1), uint64(p.Keep), word(p.Setgroups), uint64(p.Registers)} {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = appendMaps(b, p.UIDs)
@@ -32,7 +32,7 @@ func (p *Program) MarshalBinary() ([]byte, error) {
 		b = appendOp(b, &p.Ops[i])
 	}
 	b = appendString(b, p.Exec.Name)
-	b = binary.AppendUvarint(b, flag(p.Exec.Search))
+	b = binary.AppendUvarint(b, word(p.Exec.Search))
 	b = binary.AppendUvarint(b, uint64(len(p.Exec.Paths)))
 	for _, at := range p.Exec.Paths {
 		b = binary.AppendUvarint(b, uint64(at))
@@ -80,7 +80,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func flag(b bool) uint64 {
+func word(b bool) uint64 {
 	if b {
 		return 1
 	}

@@ -90,6 +90,9 @@ func (p *Program) explainArg(letter byte, a Arg) string {
 	case Reg:
 		return fmt.Sprintf("r%d", a.Value)
 	case Buf:
+		if letter == 'A' && a.Len >= 24 {
+			return showAttr(p.Data[a.Value:])
+		}
 		return p.explainBytes(a)
 	}
 	return showImm(letter, a.Value)

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -9,7 +10,7 @@ import (
 
 // signature is a system call that programs may make: its name and how its arguments are shown, a letter each:
 // d decimal, f descriptor, x hexadecimal, o octal, n namespaces, and the tables of flags m (mount), v (move_mount),
-// t (open_tree), p (open), a (AT_*), u (umount).
+// t (open_tree), p (open), a (AT_*), u (umount), A (struct mount_attr).
 type signature struct{ name, args string }
 
 // calls is the closed list of the system calls that programs may make.
@@ -21,7 +22,7 @@ var calls = map[uint32]signature{
 	unix.SYS_FSCONFIG: {"fsconfig", "fdxxd"}, unix.SYS_FSMOUNT: {"fsmount", "fxx"}, unix.SYS_FSOPEN: {"fsopen", "xx"},
 	unix.SYS_IOCTL: {"ioctl", "fxx"}, unix.SYS_IOPRIO_SET: {"ioprio_set", "ddx"}, unix.SYS_KEYCTL: {"keyctl", "dxxxx"},
 	unix.SYS_MKDIRAT: {"mkdirat", "fxo"}, unix.SYS_MKNODAT: {"mknodat", "fxox"}, unix.SYS_MOUNT: {"mount", "xxxmx"},
-	unix.SYS_MOUNT_SETATTR: {"mount_setattr", "fxaxd"}, unix.SYS_MOVE_MOUNT: {"move_mount", "fxfxv"},
+	unix.SYS_MOUNT_SETATTR: {"mount_setattr", "fxaAd"}, unix.SYS_MOVE_MOUNT: {"move_mount", "fxfxv"},
 	unix.SYS_OPEN_TREE: {"open_tree", "fxt"}, unix.SYS_OPENAT: {"openat", "fxpo"}, unix.SYS_OPENAT2: {"openat2", "fxxd"},
 	unix.SYS_PERSONALITY: {"personality", "x"}, unix.SYS_PIVOT_ROOT: {"pivot_root", "xx"},
 	unix.SYS_PRCTL: {"prctl", "ddxxx"}, unix.SYS_PRLIMIT64: {"prlimit64", "ddxx"}, unix.SYS_READ: {"read", "fxd"},
@@ -77,6 +78,12 @@ var (
 	treeFlags   = []bit{{unix.OPEN_TREE_CLONE, "clone"}, {unix.AT_RECURSIVE, "rec"}, {unix.AT_EMPTY_PATH, "fd"}, {unix.OPEN_TREE_CLOEXEC, "cloexec"}}
 	openFlags   = []bit{{unix.O_CLOEXEC, "cloexec"}, {unix.O_PATH, "path"}, {unix.O_DIRECTORY, "folder"}, {unix.O_NOFOLLOW, "nofollow"}, {unix.O_CREAT, "create"}, {unix.O_RDWR, "rdwr"}, {unix.O_WRONLY, "wronly"}, {unix.O_NOCTTY, "noctty"}, {unix.O_EXCL, "excl"}}
 	atFlags     = []bit{{unix.AT_EMPTY_PATH, "fd"}, {unix.AT_RECURSIVE, "rec"}, {unix.AT_SYMLINK_NOFOLLOW, "nofollow"}}
+	attrFlags   = []bit{
+		{unix.MOUNT_ATTR_RDONLY, "ro"}, {unix.MOUNT_ATTR_NOSUID, "nosuid"}, {unix.MOUNT_ATTR_NODEV, "nodev"},
+		{unix.MOUNT_ATTR_NOEXEC, "noexec"}, {unix.MOUNT_ATTR__ATIME, "atime"}, {unix.MOUNT_ATTR_NOATIME, "noatime"},
+		{unix.MOUNT_ATTR_STRICTATIME, "strictatime"}, {unix.MOUNT_ATTR_NODIRATIME, "nodiratime"},
+		{unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"}, {unix.MOUNT_ATTR_IDMAP, "idmap"},
+	}
 	umountFlags = []bit{{unix.MNT_DETACH, "detach"}, {unix.MNT_FORCE, "force"}}
 )
 
@@ -93,6 +100,21 @@ func flagNames(v uint64, table []bit) string {
 		names = append(names, fmt.Sprintf("%#x", v))
 	}
 	return strings.Join(names, "|")
+}
+
+// showAttr shows a struct mount_attr: what is set, cleared, and the propagation.
+func showAttr(data []byte) string {
+	var parts []string
+	for i, what := range []string{"set ", "clear ", ""} {
+		table := attrFlags
+		if what == "" {
+			table = mountFlags
+		}
+		if v := binary.NativeEndian.Uint64(data[8*i:]); v != 0 {
+			parts = append(parts, what+flagNames(v, table))
+		}
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 // showImm shows an immediate as the letter says.
