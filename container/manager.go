@@ -136,6 +136,23 @@ func (m *Manager) InUse(imageID string) (container string, running bool) {
 	return container, false
 }
 
+// Users lists the containers of an image, those that run apart.
+func (m *Manager) Users(imageID string) (running, others []string) {
+	for _, o := range m.index.all() {
+		switch {
+		case o.def().Image.String() != imageID:
+		case o.status().alive():
+			running = append(running, o.id)
+		default:
+			others = append(others, o.id)
+		}
+	}
+	if id := m.index.creating(imageID); id != "" {
+		others = append(others, id)
+	}
+	return running, others
+}
+
 // dir is a container's folder.
 func (m *Manager) dir(id string) string { return filepath.Join(m.cfg.Root, id) }
 

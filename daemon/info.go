@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -180,7 +181,7 @@ func (s *system) securityOptions(cfg *config.Config) []string {
 
 // Version is GET /version.
 func (s *system) Version(context.Context) (apisystem.VersionResponse, error) {
-	host := uname()
+	host, built := uname(), buildTime()
 	return apisystem.VersionResponse{
 		Platform:      apisystem.PlatformInfo{Name: "skiff"},
 		Version:       version.Version,
@@ -191,6 +192,7 @@ func (s *system) Version(context.Context) (apisystem.VersionResponse, error) {
 		GitCommit:     version.Commit,
 		GoVersion:     runtime.Version(),
 		KernelVersion: host.release,
+		BuildTime:     built,
 		Components: []apisystem.ComponentVersion{{
 			Name:    "Engine",
 			Version: version.Version,
@@ -203,9 +205,24 @@ func (s *system) Version(context.Context) (apisystem.VersionResponse, error) {
 				"Arch":          runtime.GOARCH,
 				"KernelVersion": host.release,
 				"Experimental":  "false",
+				"BuildTime":     built,
 			},
 		}},
 	}, nil
+}
+
+// buildTime is when the commit was made that this program was built from, "" if nobody knows.
+func buildTime() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // registryConfig shows which registries are reached how. Loopback is always insecure, as in dockerd.

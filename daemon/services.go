@@ -179,11 +179,15 @@ func (s *services) usersOf(id digest.Digest) []image.Use {
 	if s.containers == nil { // the image store is being opened, before the containers
 		return nil
 	}
-	c, running := s.containers.InUse(id.String())
-	if c == "" {
-		return nil
+	running, others := s.containers.Users(id.String())
+	uses := make([]image.Use, 0, len(running)+len(others))
+	for _, c := range running {
+		uses = append(uses, image.Use{ContainerID: c, Running: true})
 	}
-	return []image.Use{{ContainerID: c, Running: running}}
+	for _, c := range others {
+		uses = append(uses, image.Use{ContainerID: c})
+	}
+	return uses
 }
 
 func (e *engine) networkConfig(cfg *config.Config) network.Config {
