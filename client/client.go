@@ -36,6 +36,7 @@ type Client struct {
 	host   string
 	dialer func(ctx context.Context) (net.Conn, error)
 	header []string
+	revive func(ctx context.Context, err error) error
 
 	mu         sync.Mutex
 	version    string
@@ -98,6 +99,25 @@ func (c *Client) Prepare(ctx context.Context) {
 	}
 }
 
+// OnUnreachable sets what is done once when the daemon can't be reached. If f returns nil, the daemon is tried again.
+func (c *Client) OnUnreachable(f func(ctx context.Context, err error) error) { c.revive = f }
+
+// dial opens a connection.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	nc, err := c.dialer(ctx)
+	if err == nil || ctx.Err() != nil {
+		return nc, err
+	}
+	c.mu.Lock()
+	revive := c.revive
+	c.revive = nil
+	c.mu.Unlock()
+	if revive == nil || revive(ctx, err) != nil {
+		return nil, err
+	}
+	return c.dialer(ctx)
+}
+
 func (c *Client) take(ctx context.Context) (*conn, error) {
 	for {
 		c.mu.Lock()
@@ -114,7 +134,7 @@ func (c *Client) take(ctx context.Context) (*conn, error) {
 		}
 		_ = cn.Close()
 	}
-	nc, err := c.dialer(ctx)
+	nc, err := c.dial(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

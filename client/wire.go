@@ -320,7 +320,7 @@ type MountPoint struct {
 // Image is an image in a list.
 type Image struct {
 	Containers  int64
-	Created     int64 // seconds since 1970
+	Created     int64  // seconds since 1970
 	ID          string `json:"Id"`
 	Labels      map[string]string
 	ParentID    string `json:"ParentId"`
