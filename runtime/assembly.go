@@ -42,9 +42,12 @@ type ContainerInput struct {
 	// Filters remembers assembled seccomp filters between containers; nil: nothing is remembered.
 	Filters *seccomp.Cache
 
-	// BeforePivot, BeforeExec and Gate stop the child on its way, for an OCI runtime's two steps and hooks. The engine itself needs none.
-	BeforePivot, BeforeExec *Pause
-	Gate                    *Gate
+	// NoKeyring leaves the container in our session keyring.
+	NoKeyring bool
+
+	// BeforePivot and Gate stop the child on its way, for an OCI runtime's two steps and hooks. The engine itself needs none.
+	BeforePivot *Pause
+	Gate        *Gate
 }
 
 // ExecInput is all that a further process in a running container needs.

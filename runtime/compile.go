@@ -42,8 +42,8 @@ type CompileOptions struct {
 
 	// BeforePivot is a pause when the namespaces and mounts are made, but the old root is still there (hooks).
 	BeforePivot bool
-	// BeforeExec is a pause when nothing but the user's process is missing (hooks).
-	BeforeExec bool
+	// NoKeyring leaves the process in our session keyring.
+	NoKeyring bool
 	// Gate makes the child wait for a byte before execve; later errors are written to another file.
 	Gate bool
 }

@@ -46,7 +46,7 @@ func TestCompile(t *testing.T) {
 			s.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5, 6}}
 		}},
 		{"userns", CompileOptions{BindDevices: true}, user},
-		{"hooks", CompileOptions{BeforePivot: true, BeforeExec: true, Gate: true}, func(*specs.Spec) {}},
+		{"hooks", CompileOptions{BeforePivot: true, Gate: true}, func(*specs.Spec) {}},
 		{"volumes", CompileOptions{Base: true, Files: map[string]bool{"/srv/file": true}}, func(s *specs.Spec) {
 			s.Root.Readonly = true
 			s.Mounts = append(s.Mounts,

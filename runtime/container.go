@@ -20,12 +20,12 @@ func Container(in ContainerInput) (*Assembly, error) {
 	spec := *in.Spec
 	o := &opener{
 		spec: &spec, root: in.Root, netNS: in.NetNS, base: in.Base, cgroup: in.Cgroup, devPTS: in.DevPTS, preserved: in.Preserved,
-		stdio: [3]*os.File{in.Stdio.In, in.Stdio.Out, in.Stdio.Err}, beforePivot: in.BeforePivot, beforeExec: in.BeforeExec, gate: in.Gate,
+		stdio: [3]*os.File{in.Stdio.In, in.Stdio.Out, in.Stdio.Err}, beforePivot: in.BeforePivot, gate: in.Gate,
 	}
 	opt := hostOptions(&spec)
 	opt.Keep, opt.Filters = len(in.Preserved), in.Filters
 	opt.NetNS, opt.Base, opt.DevPTS = in.NetNS != nil, in.Base != nil, in.DevPTS != nil
-	opt.BeforePivot, opt.BeforeExec, opt.Gate = in.BeforePivot != nil, in.BeforeExec != nil, in.Gate != nil
+	opt.BeforePivot, opt.Gate, opt.NoKeyring = in.BeforePivot != nil, in.Gate != nil, in.NoKeyring
 	opt.Stdio, opt.Null = streamOptions(o.stdio)
 	a, err := assemble(o, &opt)
 	if err != nil {

@@ -364,6 +364,24 @@ func TestJoinNamespaces(t *testing.T) {
 	}
 }
 
+// TestBindOfAnotherContainer shares /dev/shm of another container (--ipc container:…).
+func TestBindOfAnotherContainer(t *testing.T) {
+	dir := rootFS(t)
+	first := dockerSpec(t, "sh", "-c", "echo shared >/dev/shm/x; echo; sleep 100")
+	first.Root.Path = dir
+	b, err := launchBox(t, first, nil)
+	must(t, err)
+	if _, err := b.out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	second := dockerSpec(t, "cat", "/dev/shm/x")
+	second.Root.Path = dir
+	second.Mounts[5] = specs.Mount{Destination: "/dev/shm", Type: "bind", Source: fmt.Sprintf("/proc/%d/root/dev/shm", b.proc.PID), Options: []string{"rbind"}}
+	if text, _ := run(t, second, nil); text != "shared\n" {
+		t.Errorf("got %q", text)
+	}
+}
+
 func TestGateAndPauses(t *testing.T) {
 	spec := dockerSpec(t, "echo", "hello")
 	spec.Root.Path = rootFS(t)

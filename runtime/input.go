@@ -6,6 +6,6 @@ import "os"
 type Pause struct{ Tell, Wait *os.File }
 
 // Gate separates creating a container from starting it. The child reads a byte from Wait before execve. From then on
-// errors go to Errors (8 bytes: see launch.Program.ReadError) and launch.Program.Start has returned already; the last
+// errors go to Errors (8 bytes, see launch.Program.Failure) and launch.Program.Start has returned already; the last
 // writer of Errors vanishes when execve succeeded.
 type Gate struct{ Wait, Errors *os.File }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -25,7 +27,6 @@ type opener struct {
 	devPTS      *os.File
 	preserved   []*os.File
 	beforePivot *Pause
-	beforeExec  *Pause
 	gate        *Gate
 	pidfd       *os.File
 	binds       []*os.File // by the index of the specification's mounts
@@ -70,11 +71,50 @@ func (o *opener) tree(name string, rec bool) (*os.File, error) {
 	if rec {
 		flags |= unix.AT_RECURSIVE
 	}
-	fd, err := retry(func() (int, error) { return unix.OpenTree(unix.AT_FDCWD, name, flags) })
+	open := func(name string) (int, error) {
+		return retry(func() (int, error) { return unix.OpenTree(unix.AT_FDCWD, name, flags) })
+	}
+	fd, err := -1, error(nil)
+	if pid, inside, ok := foreign(name); ok {
+		onOtherThread(func() { fd, err = inMountNamespace(pid, func() (int, error) { return open(inside) }) })
+	} else {
+		fd, err = open(name)
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open_tree", Path: name, Err: err}
 	}
 	return o.keep(os.NewFile(uintptr(fd), name)), nil
+}
+
+// foreign says whether a path leads into the mount namespace of another process (/proc/PID/root/…). The kernel lets a part of it
+// be opened only by who is in that namespace.
+func foreign(name string) (pid, inside string, ok bool) {
+	rest, ok := strings.CutPrefix(filepath.Clean(name), "/proc/")
+	if !ok {
+		return "", "", false
+	}
+	pid, rest, ok = strings.Cut(rest, "/")
+	if _, err := strconv.ParseUint(pid, 10, 31); err != nil || !ok {
+		return "", "", false
+	}
+	inside, ok = strings.CutPrefix(rest, "root")
+	return pid, "/" + strings.TrimPrefix(inside, "/"), ok && (inside == "" || inside[0] == '/')
+}
+
+// inMountNamespace changes this thread for good.
+func inMountNamespace(pid string, do func() (int, error)) (int, error) {
+	ns, err := unix.Open("/proc/"+pid+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mount namespace of process %s: %w", pid, err)
+	}
+	defer func() { _ = unix.Close(ns) }()
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return -1, fmt.Errorf("unshare the thread's folders: %w", err)
+	}
+	if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
+		return -1, fmt.Errorf("join the mount namespace of process %s: %w", pid, err)
+	}
+	return do()
 }
 
 // treeOf is tree for an open file.

@@ -23,9 +23,6 @@ func (c *compiler) process() error {
 	if err := c.limits(); err != nil {
 		return err
 	}
-	if c.opt.BeforeExec {
-		c.pause("hooks before the process starts", func(o *opener) *Pause { return o.beforeExec })
-	}
 	if c.opt.Gate {
 		c.gate()
 	}
@@ -64,9 +61,10 @@ var rlimitNr = map[string]int{
 
 // limits are what a process has beside its rights. A limit that can't be raised for want of CAP_SYS_RESOURCE is left alone.
 func (c *compiler) limits() error {
-	// Without a keyring of its own the container would share the keeper's. Kernels without keyrings say ENOSYS.
-	const joinSession = 1 // KEYCTL_JOIN_SESSION_KEYRING
-	c.Do("new session keyring", unix.SYS_KEYCTL, launch.Int(joinSession), empty(), empty(), empty(), empty()).OK(unix.ENOSYS, unix.EDQUOT, unix.EPERM)
+	if !c.opt.NoKeyring { // without one of its own the container would share the keeper's. Kernels without keyrings say ENOSYS
+		const joinSession = 1 // KEYCTL_JOIN_SESSION_KEYRING
+		c.Do("new session keyring", unix.SYS_KEYCTL, launch.Int(joinSession), empty(), empty(), empty(), empty()).OK(unix.ENOSYS, unix.EDQUOT, unix.EPERM)
+	}
 	seen := map[string]bool{}
 	for _, r := range c.proc.Rlimits {
 		nr, ok := rlimitNr[r.Type]

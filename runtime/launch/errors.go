@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,6 +17,20 @@ type StepError struct {
 	Killed unix.Signal // the signal the child died of, if it died
 	// Exec says that all operations are done and execve failed. Search says that Name was looked for in PATH.
 	Exec, Search bool
+}
+
+// Failure reads what a child wrote to the file that it tells its errors to: records of 8 bytes, the index of the step
+// and the errno, the last one counting. It is nil if execve succeeded. A child that died before it got to execve writes no record at all.
+func (p *Program) Failure(records []byte) *StepError {
+	if len(records) < 8 {
+		return &StepError{Index: -1, Name: "launch"}
+	}
+	last := records[len(records)-len(records)%8-8:]
+	at, errno := int(binary.NativeEndian.Uint32(last)), unix.Errno(binary.NativeEndian.Uint32(last[4:]))
+	if errno == 0 {
+		return nil
+	}
+	return p.stepError(at, errno)
 }
 
 // stepError makes the error of a report.

@@ -74,15 +74,21 @@ var (
 		{unix.MS_STRICTATIME, "strictatime"},
 		{unix.MS_LAZYTIME, "lazytime"},
 	}
-	moveFlags   = []bit{{unix.MOVE_MOUNT_F_EMPTY_PATH, "from-fd"}, {unix.MOVE_MOUNT_T_EMPTY_PATH, "to-fd"}, {unix.MOVE_MOUNT_T_SYMLINKS, "follow"}}
-	treeFlags   = []bit{{unix.OPEN_TREE_CLONE, "clone"}, {unix.AT_RECURSIVE, "rec"}, {unix.AT_EMPTY_PATH, "fd"}, {unix.OPEN_TREE_CLOEXEC, "cloexec"}}
-	openFlags   = []bit{{unix.O_CLOEXEC, "cloexec"}, {unix.O_PATH, "path"}, {unix.O_DIRECTORY, "folder"}, {unix.O_NOFOLLOW, "nofollow"}, {unix.O_CREAT, "create"}, {unix.O_RDWR, "rdwr"}, {unix.O_WRONLY, "wronly"}, {unix.O_NOCTTY, "noctty"}, {unix.O_EXCL, "excl"}}
-	atFlags     = []bit{{unix.AT_EMPTY_PATH, "fd"}, {unix.AT_RECURSIVE, "rec"}, {unix.AT_SYMLINK_NOFOLLOW, "nofollow"}}
-	attrFlags   = []bit{
-		{unix.MOUNT_ATTR_RDONLY, "ro"}, {unix.MOUNT_ATTR_NOSUID, "nosuid"}, {unix.MOUNT_ATTR_NODEV, "nodev"},
-		{unix.MOUNT_ATTR_NOEXEC, "noexec"}, {unix.MOUNT_ATTR__ATIME, "atime"}, {unix.MOUNT_ATTR_NOATIME, "noatime"},
-		{unix.MOUNT_ATTR_STRICTATIME, "strictatime"}, {unix.MOUNT_ATTR_NODIRATIME, "nodiratime"},
-		{unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"}, {unix.MOUNT_ATTR_IDMAP, "idmap"},
+	moveFlags = []bit{{unix.MOVE_MOUNT_F_EMPTY_PATH, "from-fd"}, {unix.MOVE_MOUNT_T_EMPTY_PATH, "to-fd"}, {unix.MOVE_MOUNT_T_SYMLINKS, "follow"}}
+	treeFlags = []bit{{unix.OPEN_TREE_CLONE, "clone"}, {unix.AT_RECURSIVE, "rec"}, {unix.AT_EMPTY_PATH, "fd"}, {unix.OPEN_TREE_CLOEXEC, "cloexec"}}
+	openFlags = []bit{{unix.O_CLOEXEC, "cloexec"}, {unix.O_PATH, "path"}, {unix.O_DIRECTORY, "folder"}, {unix.O_NOFOLLOW, "nofollow"}, {unix.O_CREAT, "create"}, {unix.O_RDWR, "rdwr"}, {unix.O_WRONLY, "wronly"}, {unix.O_NOCTTY, "noctty"}, {unix.O_EXCL, "excl"}}
+	atFlags   = []bit{{unix.AT_EMPTY_PATH, "fd"}, {unix.AT_RECURSIVE, "rec"}, {unix.AT_SYMLINK_NOFOLLOW, "nofollow"}}
+	attrFlags = []bit{
+		{unix.MOUNT_ATTR_RDONLY, "ro"},
+		{unix.MOUNT_ATTR_NOSUID, "nosuid"},
+		{unix.MOUNT_ATTR_NODEV, "nodev"},
+		{unix.MOUNT_ATTR_NOEXEC, "noexec"},
+		{unix.MOUNT_ATTR__ATIME, "atime"},
+		{unix.MOUNT_ATTR_NOATIME, "noatime"},
+		{unix.MOUNT_ATTR_STRICTATIME, "strictatime"},
+		{unix.MOUNT_ATTR_NODIRATIME, "nodiratime"},
+		{unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"},
+		{unix.MOUNT_ATTR_IDMAP, "idmap"},
 	}
 	umountFlags = []bit{{unix.MNT_DETACH, "detach"}, {unix.MNT_FORCE, "force"}}
 )

@@ -295,12 +295,10 @@ func (p *Program) await(fd int, proc *Process) error {
 // got to execve, a last one with an error what failed.
 func (p *Program) judge(rec []byte, proc *Process) error {
 	if len(rec) >= 8 {
-		last := rec[len(rec)-8:]
-		at, errno := int(binary.NativeEndian.Uint32(last)), unix.Errno(binary.NativeEndian.Uint32(last[4:]))
-		if errno == 0 {
-			return nil
+		if step := p.Failure(rec); step != nil {
+			return step
 		}
-		return p.stepError(at, errno)
+		return nil
 	}
 	if p.givesUpPipe() && proc.alive() {
 		return nil
