@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func (e *engine) tellPid() {
 
 // reload reads the configuration again. An invalid one changes nothing.
 func (e *engine) reload() {
-	_, _ = sdnotify.SdNotify(false, "RELOADING=1")
+	_, _ = sdnotify.SdNotify(false, "RELOADING=1\nMONOTONIC_USEC="+monotonicMicros())
 	defer func() { _, _ = sdnotify.SdNotify(false, "READY=1") }()
 	old := e.cfg.Load()
 	cfg, changed, kept, err := e.loader.Reload(old)
@@ -78,6 +79,13 @@ func (e *engine) reload() {
 	e.level.Set(levelOf(cfg))
 	e.log.Info("configuration reloaded", "changed", strings.Join(changed, ","), "only-after-restart", strings.Join(kept, ","))
 	e.publishReload(cfg)
+}
+
+// monotonicMicros is the time as sd_notify(3) wants it with RELOADING.
+func monotonicMicros() string {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return strconv.FormatInt(ts.Nano()/1000, 10)
 }
 
 // shutdown stops the containers (unless they are to live on), then everything else.
