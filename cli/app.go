@@ -148,7 +148,7 @@ func (a *App) find(args []string) (cmd *command, rest []string, err error) {
 		if strings.HasPrefix(args[1], "-") {
 			return nil, nil, flagError(fmt.Errorf("unknown flag: %s", args[1]), "skiff "+name, "COMMAND")
 		}
-		return nil, nil, fmt.Errorf("skiff: unknown command: skiff %s %s%s\n\nUsage:  skiff %s COMMAND\n\n"+
+		return nil, nil, fmt.Errorf("skiff: unknown command: skiff %s %s%s\n\nUsage:  skiff %s\n\n"+
 			"Run 'skiff %s --help' for more information", name, args[1], didYouMean(args[1], namesIn(name)), name, name)
 	}
 	if s := lookup("", name); s != nil {
@@ -198,7 +198,7 @@ func (a *App) each(ctx context.Context, names []string, f func(ctx context.Conte
 	for _, name := range names {
 		if err := f(ctx, name); err != nil {
 			fmt.Fprintln(a.Err, err)
-			failed = true
+			failed = failed || !errors.As(err, new(*forgiven))
 		}
 	}
 	if failed {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
 	"sort"
@@ -16,6 +17,26 @@ import (
 type document struct {
 	root  any
 	order map[uintptr][]string // by the address of the map
+}
+
+// dict is a JSON object.
+type dict map[string]any
+
+// String prints an object as docker's templates do: without the names that were added, and a port's binding as {address port}.
+func (o dict) String() string {
+	if port, ok := o["HostPort"]; ok {
+		return fmt.Sprintf("{%v %v}", o["HostIp"], port)
+	}
+	plain := make(map[string]any, len(o))
+	for k, v := range o {
+		if jsonName, alias := goNames()[k]; alias {
+			if _, both := o[jsonName]; both {
+				continue
+			}
+		}
+		plain[k] = v
+	}
+	return fmt.Sprint(plain)
 }
 
 var errTrailing = errors.New("text after the JSON value")
@@ -69,7 +90,7 @@ func (d *document) list(dec *json.Decoder) (any, error) {
 }
 
 func (d *document) object(dec *json.Decoder) (any, error) {
-	o := map[string]any{}
+	o := dict{}
 	keys := []string{}
 	for dec.More() {
 		k, err := dec.Token()
@@ -102,7 +123,7 @@ func (d *document) funcs() template.FuncMap {
 func (d *document) append(b []byte, v any) ([]byte, error) {
 	var err error
 	switch x := v.(type) {
-	case map[string]any:
+	case dict:
 		if x == nil {
 			return append(b, "null"...), nil
 		}
@@ -139,7 +160,7 @@ func (d *document) append(b []byte, v any) ([]byte, error) {
 	return append(b, text...), err
 }
 
-func (d *document) keys(o map[string]any) []string {
+func (d *document) keys(o dict) []string {
 	if keys, ok := d.order[reflect.ValueOf(o).Pointer()]; ok {
 		return keys
 	}
@@ -154,7 +175,7 @@ func (d *document) keys(o map[string]any) []string {
 // complete gives names to what docker's templates can name although the daemon left it out or calls it otherwise: fields that
 // are empty, and those that Go's name has another case than JSON's. They are not in {{json .}}.
 func (d *document) complete(absent map[string]map[string]any, alias map[string]string) {
-	d.visit("", d.root, func(path string, o map[string]any) {
+	d.visit("", d.root, func(path string, o dict) {
 		for k, v := range absent[path] {
 			if have, ok := o[k]; !ok || have == nil {
 				o[k] = v
@@ -183,9 +204,9 @@ func userKeys(path string) bool {
 	return false
 }
 
-func (d *document) visit(path string, v any, f func(path string, o map[string]any)) {
+func (d *document) visit(path string, v any, f func(path string, o dict)) {
 	switch x := v.(type) {
-	case map[string]any:
+	case dict:
 		// The order was noted by the keys that JSON had; f may add more.
 		for _, k := range d.keys(x) {
 			p := k
@@ -205,7 +226,7 @@ func (d *document) visit(path string, v any, f func(path string, o map[string]an
 // containerAbsent are the fields of a container that the API leaves out when they are empty, by the path of their object
 // (moby/api types/container, the fields with omitempty).
 func containerAbsent() map[string]map[string]any {
-	var noMap map[string]any
+	var noMap dict
 	var noList []any
 	var noNumber *int
 	var noFlag *bool
@@ -229,7 +250,7 @@ func containerAbsent() map[string]map[string]any {
 
 // imageAbsent are those of an image.
 func imageAbsent() map[string]map[string]any {
-	var noMap map[string]any
+	var noMap dict
 	var noList []any
 	return map[string]map[string]any{
 		"": {

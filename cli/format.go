@@ -121,20 +121,20 @@ func (l *listing) print(rows []any) error {
 	}
 	text, isTable := isTable(l.format)
 	text = unescape(text)
-	tmpl, err := parseTemplate(text)
+	tmpl, err := template.New("").Funcs(templateFuncs()).Parse(text)
 	if err != nil {
-		return err
+		return fmt.Errorf("failed to parse template: %w", err)
 	}
 	var out bytes.Buffer
 	if isTable {
 		if err := tmpl.Execute(&out, l.headers); err != nil {
-			return fmt.Errorf("template parsing error: %w", err)
+			return fmt.Errorf("failed to execute template: %w", err)
 		}
 		out.WriteByte('\n')
 	}
 	for _, r := range rows {
 		if err := tmpl.Execute(&out, r); err != nil {
-			return fmt.Errorf("template parsing error: %w", err)
+			return fmt.Errorf("failed to execute template: %w", err)
 		}
 		out.WriteByte('\n')
 	}
@@ -150,7 +150,7 @@ func (l *listing) print(rows []any) error {
 func (l *listing) printJSON(rows []any) error {
 	var out bytes.Buffer
 	for _, r := range rows {
-		b, err := encodeJSON(words(r))
+		b, err := json.Marshal(words(r)) // with escapes for HTML, as docker does here
 		if err != nil {
 			return err
 		}

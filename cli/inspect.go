@@ -94,7 +94,7 @@ func (i *inspectCommand) find(ctx context.Context, cl *client.Client, name, plat
 	}
 	text, err := cl.InspectImage(ctx, name, platform)
 	if err != nil && i.kind == "" && client.IsNotFound(err) {
-		return nil, "", fmt.Errorf("error: no such object: %s", name)
+		return nil, "", fmt.Errorf("Error: No such object: %s", name)
 	}
 	return text, "image", err
 }
@@ -149,10 +149,14 @@ func (o *inspectOutput) bytes() []byte {
 	if len(o.list) == 0 {
 		return []byte("[]\n")
 	}
-	all, err := json.Marshal(o.list)
-	if err != nil {
-		return []byte("[]\n")
+	all := []byte("[") // not json.Marshal: it would escape < and >
+	for i, text := range o.list {
+		if i > 0 {
+			all = append(all, ',')
+		}
+		all = append(all, text...)
 	}
+	all = append(all, ']')
 	var b bytes.Buffer
 	if o.format == "json" {
 		b.Write(all)

@@ -93,16 +93,15 @@ func setupRm(c *command) {
 			}
 			err := cl.Remove(ctx, name, opt)
 			if opt.Force && client.IsNotFound(err) {
-				fmt.Fprintln(c.Err, err) // with -f a container that is not there is as good as removed
-				return errQuiet
+				return &forgiven{err} // a container that is not there is as good as removed
 			}
 			return err
 		})
 	}
 }
 
-// errQuiet stands for a name that is neither reported nor counted as failed.
-var errQuiet = errors.New("")
+// forgiven is an error that is reported and does not make the command fail.
+type forgiven struct{ error }
 
 func setupWait(c *command) {
 	c.words = c.all(c.containers(running))

@@ -39,7 +39,7 @@ func (o *runOptions) files(_ *command, b *client.CreateBody) error {
 	for _, m := range o.mount {
 		mount, err := parseMount(m)
 		if err != nil {
-			return fmt.Errorf("invalid argument %q for \"--mount\" flag: %w", m, err)
+			return err
 		}
 		h.Mounts = append(h.Mounts, mount)
 	}

@@ -24,7 +24,7 @@ func (o *runOptions) networks(_ *command, b *client.CreateBody) error {
 	for _, s := range o.network {
 		n, err := parseNetwork(s)
 		if err != nil {
-			return fmt.Errorf("invalid argument %q for \"--network\" flag: %w", s, err)
+			return err
 		}
 		list = append(list, n)
 	}

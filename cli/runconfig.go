@@ -184,8 +184,8 @@ func (o *runOptions) limits(c *command, b *client.CreateBody) error {
 		}
 		r.Devices = append(r.Devices, m)
 	}
-	if o.gpus != "" {
-		req, err := parseGPUs(o.gpus)
+	for _, g := range o.gpus {
+		req, err := parseGPUs(g)
 		if err != nil {
 			return err
 		}
@@ -205,7 +205,7 @@ func (o *runOptions) security(_ *command, b *client.CreateBody) error {
 		key, value, ok := strings.Cut(opt, "=")
 		if !ok && key != "no-new-privileges" {
 			if key, value, ok = strings.Cut(opt, ":"); !ok {
-				return fmt.Errorf("invalid --security-opt: %q", opt)
+				return fmt.Errorf("Invalid --security-opt: %q", opt)
 			}
 		}
 		if key == "seccomp" && value != "unconfined" && value != "builtin" {
@@ -348,7 +348,7 @@ func parseGPUs(s string) (client.DeviceRequest, error) {
 				break
 			}
 			if req.Count, err = strconv.Atoi(value); err != nil {
-				return req, fmt.Errorf("invalid count (%s): value must be either \"all\" or an integer", value)
+				return req, fmt.Errorf("invalid count (%s): value must be either \"all\" or an integer: %w", value, errors.Unwrap(err))
 			}
 		case "device":
 			req.DeviceIDs = strings.Split(value, ",")

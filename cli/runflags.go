@@ -22,7 +22,8 @@ type runOptions struct {
 	cgroupParent, cgroupns, cidfile, cpusetCpus, cpusetMems string
 	cpuCount, cpuPercent, cpuPeriod, cpuQuota               int64
 	cpuRtPeriod, cpuRtRuntime, cpuShares, cpus              int64
-	domainname, entrypoint, gpus                            string
+	domainname, entrypoint                                  string
+	gpus                                                    []string
 	healthCmd                                               string
 	healthInterval, healthStartInterval, healthStartPeriod  time.Duration
 	healthTimeout                                           time.Duration
@@ -76,7 +77,7 @@ func (o *runOptions) defineProcess(c *command, list listFlag) {
 	list(&o.env, "env", "e", "Environment variable", envValue(os.LookupEnv))
 	list(&o.envFile, "env-file", "", "File of environment variables", nil)
 	list(&o.groupAdd, "group-add", "", "Further group of the process", nil)
-	f.StringVar(&o.gpus, "gpus", "", "GPUs for the container ('all' for every GPU)")
+	list(&o.gpus, "gpus", "", "GPUs for the container ('all' for every GPU)", checked(parseGPUs))
 	f.Lookup("gpus").Value = renamed{f.Lookup("gpus").Value, "gpu-request"}
 	f.StringVar(&o.healthCmd, "health-cmd", "", "Command that checks the health")
 	f.DurationVar(&o.healthInterval, "health-interval", 0, "Time between two checks (ms|s|m|h)")
@@ -160,8 +161,8 @@ func (o *runOptions) defineNetwork(c *command, list listFlag) {
 	list(&o.link, "link", "", "Link to another container", checkLink)
 	list(&o.linkLocalIP, "link-local-ip", "", "Link-local IPv4 or IPv6 address", checkIP)
 	f.StringVar(&o.mac, "mac-address", "", "MAC address (e.g., 92:d0:c6:0a:29:33)")
-	list(&o.network, "network", "", "Network to connect to", nil)
-	list(&o.network, "net", "", "Network to connect to", nil)
+	list(&o.network, "network", "", "Network to connect to", checked(parseNetwork))
+	list(&o.network, "net", "", "Network to connect to", checked(parseNetwork))
 	_ = f.MarkHidden("net")
 	f.Lookup("network").Value = renamed{f.Lookup("network").Value, "network"}
 	list(&o.networkAlias, "network-alias", "", "Further name in the network", nil)
@@ -175,7 +176,7 @@ func (o *runOptions) defineFiles(c *command, list listFlag) {
 	f := c.flags
 	list(&o.device, "device", "", "Device of the host (path[:path[:rwm]])", nil)
 	list(&o.deviceRules, "device-cgroup-rule", "", "Rule for the cgroup's devices", checkDeviceRule)
-	list(&o.mount, "mount", "", "File system to mount (type=…,source=…,target=…)", nil)
+	list(&o.mount, "mount", "", "File system to mount (type=…,source=…,target=…)", checked(parseMount))
 	f.Lookup("mount").Value = renamed{f.Lookup("mount").Value, "mount"}
 	f.BoolVar(&o.readOnly, "read-only", false, "Mount the root file system read-only")
 	list(&o.storageOpt, "storage-opt", "", "Option of the storage driver", nil)
@@ -183,6 +184,14 @@ func (o *runOptions) defineFiles(c *command, list listFlag) {
 	list(&o.volume, "volume", "v", "Folder of the host or volume (source:path[:options])", nil)
 	f.StringVar(&o.volumeDriver, "volume-driver", "", "Driver of the container's volumes")
 	list(&o.volumesFrom, "volumes-from", "", "Container whose volumes are mounted", nil)
+}
+
+// checked makes a flag's check of a parser.
+func checked[T any](parse func(string) (T, error)) func(string) (string, error) {
+	return func(s string) (string, error) {
+		_, err := parse(s)
+		return s, err
+	}
 }
 
 // renamed is a value whose kind has another name in help texts.

@@ -75,16 +75,16 @@ func eventPrinter(w io.Writer, format string) (func(*json.RawMessage) error, err
 		if err != nil {
 			return err
 		}
-		if o, ok := d.root.(map[string]any); ok {
+		if o, ok := d.root.(dict); ok {
 			// Docker's templates use Go's names, and the fields of older API versions.
 			for from, to := range map[string]string{"scope": "Scope", "time": "Time", "timeNano": "TimeNano"} {
 				if v, ok := o[from]; ok {
 					o[to] = v
 				}
 			}
-			if actor, ok := o["Actor"].(map[string]any); ok {
+			if actor, ok := o["Actor"].(dict); ok {
 				o["ID"], o["Status"] = actor["ID"], o["Action"]
-				if attrs, ok := actor["Attributes"].(map[string]any); ok {
+				if attrs, ok := actor["Attributes"].(dict); ok {
 					o["From"] = attrs["image"]
 				}
 			}

@@ -221,7 +221,7 @@ func (v filterValue) Set(s string) error {
 	}
 	key, value, ok := strings.Cut(s, "=")
 	if !ok {
-		return fmt.Errorf("invalid filter '%s'", s)
+		return fmt.Errorf("bad format of filter (expected name=value)")
 	}
 	if *v.p == nil {
 		*v.p = client.Filters{}

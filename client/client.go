@@ -156,11 +156,12 @@ func (c *Client) do(ctx context.Context, r *request) (*response, error) {
 	if err := c.settleVersion(ctx, r); err != nil {
 		return nil, err
 	}
+	asked := c.Version()
 	res, err := c.once(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if res.status == 400 && r.stream == nil && c.stepDown(res) {
+	if res.status == 400 && r.stream == nil && c.stepDown(res, asked) {
 		_ = drain(res.body)
 		if res, err = c.once(ctx, r); err != nil {
 			return nil, err
@@ -265,16 +266,16 @@ func (c *Client) learn(res *response) {
 	}
 }
 
-// stepDown takes an older daemon's version after it refused ours, and reports whether that makes a second try worth it.
-func (c *Client) stepDown(res *response) bool {
+// stepDown takes an older daemon's version after it refused ours, and reports whether that makes a second try worth it. Another
+// call may have stepped down meanwhile.
+func (c *Client) stepDown(res *response, asked string) bool {
 	v := res.header["api-version"]
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.negotiated || v == "" || !versionLess(v, c.version) {
-		return false
+	if !c.negotiated && v != "" && versionLess(v, c.version) {
+		c.version, c.negotiated = v, true
 	}
-	c.version, c.negotiated = v, true
-	return true
+	return versionLess(c.version, asked)
 }
 
 // readError makes an *Error of an answer.
