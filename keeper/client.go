@@ -50,7 +50,8 @@ type Client struct {
 // call is a request under way.
 type call struct {
 	conn  *wire.Conn
-	part  func(m *wire.Message, files wire.Files) // gets each reply, in the order of the connection
+	part  func(m *wire.Message, files wire.Files) // gets each good reply, in the order of the connection, with c.mu held
+	fails func()                                  // called with c.mu held if it fails, even when nobody waits for it any more; may be nil
 	ended chan error
 }
 
@@ -228,19 +229,27 @@ func (c *Client) request(ctx context.Context, m *wire.Message, payload []byte, f
 	return c.exchange(ctx, conn, m, payload, files, part)
 }
 
-// exchange is request on a given connection. part is called with c.mu held.
+// exchange is request on a given connection.
 func (c *Client) exchange(ctx context.Context, conn *wire.Conn, m *wire.Message, payload []byte, files wire.Files, part func(*wire.Message, wire.Files)) error {
-	k := &call{conn: conn, part: part, ended: make(chan error, 1)}
+	return c.do(ctx, &call{conn: conn, part: part}, m, payload, files)
+}
+
+// do carries out a call.
+func (c *Client) do(ctx context.Context, k *call, m *wire.Message, payload []byte, files wire.Files) error {
+	k.ended = make(chan error, 1)
 	c.mu.Lock()
 	c.seq++
 	m.Seq = c.seq
 	c.calls[m.Seq] = k
 	c.mu.Unlock()
-	if err := conn.Send(m, payload, files); err != nil {
+	if err := k.conn.Send(m, payload, files); err != nil {
+		err = errs.As(errs.Unavailable, err)
 		c.mu.Lock()
-		delete(c.calls, m.Seq)
-		c.mu.Unlock()
-		return errs.As(errs.Unavailable, err)
+		defer c.mu.Unlock()
+		if c.calls[m.Seq] != nil {
+			c.finish(m.Seq, err)
+		}
+		return err
 	}
 	select {
 	case err := <-k.ended:
@@ -248,6 +257,16 @@ func (c *Client) exchange(ctx context.Context, conn *wire.Conn, m *wire.Message,
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the keeper's answer to %q: %w", m.Op, context.Cause(ctx)) // the call stays: its files are taken care of
 	}
+}
+
+// finish ends a call. The caller holds c.mu.
+func (c *Client) finish(seq uint64, err error) {
+	k := c.calls[seq]
+	delete(c.calls, seq)
+	if err != nil && k.fails != nil {
+		k.fails()
+	}
+	k.ended <- err
 }
 
 // read starts the goroutine that reads a connection.
@@ -286,8 +305,7 @@ func (c *Client) handle(m *wire.Message, files wire.Files) {
 		k.part(m, files)
 	}
 	if !m.More {
-		delete(c.calls, m.Seq)
-		k.ended <- fromWire(m.Err)
+		c.finish(m.Seq, fromWire(m.Err))
 	}
 }
 
@@ -300,8 +318,7 @@ func (c *Client) lost(conn *wire.Conn, cause error) {
 	c.mu.Lock()
 	for seq, k := range c.calls {
 		if k.conn == conn {
-			delete(c.calls, seq)
-			k.ended <- errs.New(errs.Unavailable, "the keeper did not answer: %w", cause)
+			c.finish(seq, errs.New(errs.Unavailable, "the keeper did not answer: %w", cause))
 		}
 	}
 	mine := c.conn == conn

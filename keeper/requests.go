@@ -40,41 +40,46 @@ func (c *Client) Launch(ctx context.Context, r LaunchRequest) (Process, error) {
 	}
 	held := holdStreams(r)
 	var p Process
-	taken := false
-	err := c.request(ctx, &wire.Message{Op: wire.OpLaunch, ID: r.ID, Launch: l}, r.Program, files, func(m *wire.Message, files wire.Files) {
+	var started, abandoned bool // under c.mu
+	conn, err := c.current(ctx)
+	if err != nil {
+		held.close()
+		c.releaseSubs(subs)
+		return Process{}, fmt.Errorf("launch %s: %w", r.ID, err)
+	}
+	k := &call{conn: conn, fails: held.close, part: func(m *wire.Message, files wire.Files) {
 		if m.Process == nil {
 			return
 		}
-		taken = true
-		if ctx.Err() != nil { // nobody waits any more
-			held.close()
-			c.unwanted(m.Process, files.Take(m.Process.PIDFD))
-			return
-		}
+		started = true
 		held.pidfd = files.Take(m.Process.PIDFD)
 		held.learn(m.Process, subs)
 		c.vault[r.ID] = held
+		if abandoned {
+			held.dismiss()
+			return
+		}
 		p = Process{ID: r.ID, PID: m.Process.PID, PIDFD: file(dup(held.pidfd), "pidfd"), StartTime: m.Process.StartTime, StartedAt: m.Process.StartedAt}
-	})
+	}}
+	err = c.do(ctx, k, &wire.Message{Op: wire.OpLaunch, ID: r.ID, Launch: l}, r.Program, files)
 	if err == nil {
 		return p, nil
 	}
 	c.mu.Lock()
-	if !taken && ctx.Err() == nil {
-		held.close()
+	abandoned = true
+	if started { // but it took too long
+		held.dismiss()
+		p.PIDFD.Close()
 	}
 	c.mu.Unlock()
 	c.releaseSubs(subs)
 	return Process{}, fmt.Errorf("launch %s: %w", r.ID, err)
 }
 
-// unwanted ends a process whose launcher has gone away.
-func (c *Client) unwanted(p *wire.Process, pidfd int) {
-	go func() {
-		defer closeFD(pidfd)
-		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	}()
-	c.vault[p.ID] = &holding{p: *p, unwanted: true, pidfd: dup(pidfd), stdin: -1, stdout: -1, stderr: -1}
+// dismiss ends a process that nobody wants. The caller holds Client.mu.
+func (h *holding) dismiss() {
+	h.unwanted = true
+	_ = unix.PidfdSendSignal(h.pidfd, unix.SIGKILL, nil, 0)
 }
 
 // Subscribe adds a subscriber to a running process; errs.Conflict if it has ended.

@@ -13,10 +13,10 @@ import (
 
 // holding is what the client holds of one process. It is under Client.mu once it is in the vault.
 type holding struct {
-	p                             wire.Process // its file indexes mean nothing here
+	p                            wire.Process // its file indexes mean nothing here
 	pidfd, stdin, stdout, stderr int
-	subs                          []*heldSub
-	unwanted                      bool // forget it when it has ended
+	subs                         []*heldSub
+	unwanted                     bool // forget it when it has ended
 }
 
 // heldSub is a subscriber's file.
@@ -30,9 +30,7 @@ type heldSub struct {
 // holdStreams duplicates the streams of a process to be.
 func holdStreams(r LaunchRequest) *holding {
 	return &holding{
-		p: wire.Process{
-			ID: r.ID, Terminal: r.Terminal,
-		},
+		p:     wire.Process{ID: r.ID, Terminal: r.Terminal},
 		pidfd: -1, stdin: dup(fdOf(r.Stdin)), stdout: dup(fdOf(r.Stdout)), stderr: dup(fdOf(r.Stderr)),
 	}
 }

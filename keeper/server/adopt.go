@@ -29,11 +29,16 @@ func (s *Server) adoptProcess(w *wire.Process, files wire.Files) error {
 		srv: s, id: w.ID, pid: w.PID, start: w.StartTime, startedAt: w.StartedAt, terminal: w.Terminal, logCfg: w.Log,
 		exited: w.Exited, slot: w.Slot - 1, stdin: -1, ready: true,
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.procs[p.id] != nil {
 		return errs.New(errs.Conflict, "process %s is here already", p.id)
 	}
-	if p.exited != nil {
+	if p.exited != nil { // there may be subscribers who have not read everything yet
 		p.slot, p.over = -1, true
+		for i := range w.Subscribers {
+			p.adoptSubscriber(&w.Subscribers[i], files)
+		}
 		s.procs[p.id] = p
 		return nil
 	}
@@ -124,10 +129,14 @@ func (s *Server) beginAll(limbo []pipe) error {
 	}
 	pool.open()
 	for _, p := range s.procs {
-		if p.exited == nil {
-			for _, sub := range p.subs {
-				go sub.watch()
+		subs := p.subscribers()
+		for _, sub := range subs {
+			go sub.watch()
+			if p.over {
+				sub.finish()
 			}
+		}
+		if !p.over {
 			p.begin()
 			p.saveState()
 		}

@@ -50,6 +50,9 @@ func (s *Server) superviseEngine(conn *wire.Conn) int {
 		if err != nil {
 			s.log.Error("connection to the engine", "error", err)
 		}
+		if len(s.cfg.Engine) == 0 || s.pool == nil { // nothing to start again; nothing was handed over
+			return 0
+		}
 		code, killed := s.awaitEngine()
 		ran := time.Since(s.engine.started)
 		if !killed && (code == 0 || code == ExitConfig) {

@@ -24,6 +24,9 @@ func launchProgram(program []byte, files []int) (pid, pidfd int, err error) {
 		if err != nil {
 			return 0, -1, err
 		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK != 0 {
+			_ = unix.SetNonblock(dup, false) // programs don't expect it, and Go's os.Pipe and os.Open set it
+		}
 		fs[i] = os.NewFile(uintptr(dup), "slot")
 		defer fs[i].Close()
 	}

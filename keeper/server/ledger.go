@@ -35,11 +35,11 @@ const (
 type ledger struct {
 	mem []byte
 
-	mu        sync.Mutex
-	procs     []bool
-	subs      []bool
-	nextProc  int
-	nextSub   int
+	mu       sync.Mutex
+	procs    []bool
+	subs     []bool
+	nextProc int
+	nextSub  int
 }
 
 // record is the state of one stream's pump.

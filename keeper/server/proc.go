@@ -42,7 +42,7 @@ type proc struct {
 	stdin     int // -1: none or closed
 	log       *logfile.Writer
 	subs      []*subscriber
-	over      bool // subscribers are turned away
+	over      bool       // subscribers are turned away
 	reaped    *wire.Exit // its status was collected; it is not told yet
 	exited    *wire.Exit
 	forgotten bool

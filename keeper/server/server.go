@@ -32,11 +32,11 @@ type Server struct {
 	requests sync.RWMutex // held for reading while a request is answered
 	chunks   sync.RWMutex // held for reading while a chunk is handled, a stream closed, an end noted
 
-	mu      sync.Mutex
-	procs   map[string]*proc
-	pids    map[int]bool // of running processes
-	stash   map[string][]int
-	conn    *wire.Conn // to the engine, or nil
+	mu    sync.Mutex
+	procs map[string]*proc
+	pids  map[int]bool // of running processes
+	stash map[string][]int
+	conn  *wire.Conn // to the engine, or nil
 
 	engine engine
 	stop   chan struct{} // closed when the end was asked for

@@ -30,8 +30,8 @@ type heritage struct {
 	Limbo     []wire.Pipe
 	Backlogs  []backlog
 	Reaped    []*wire.Exit // of processes that have no Exited yet
-	Files     []int // what wire.File means
-	Conn      int   // to the engine, -1: none
+	Files     []int        // what wire.File means
+	Conn      int          // to the engine, -1: none
 	Lock      int
 	EnginePID int
 	EngineFD  int
@@ -306,4 +306,3 @@ func (s *Server) restoreBacklogs(list []backlog, files wire.Files) {
 		}
 	}
 }
-
