@@ -25,6 +25,7 @@ type call struct {
 	*http.Request
 	http.ResponseWriter
 	log     *slog.Logger
+	buffers *sync.Pool
 	version Version
 	name    string // the path's variable
 	params  url.Values
@@ -155,17 +156,21 @@ func (c *call) read(v any) error {
 	return nil
 }
 
-// buffers are reused for encoding answers: a list of 1,000 containers is a megabyte.
-type buffers struct{ pool sync.Pool }
+// keptBuffer is the largest buffer that is kept for the next answer. A list of 1,000 containers is a megabyte.
+const keptBuffer = 4 << 20
 
 // answer sends v as JSON. It is encoded as a whole first, so that what can't be encoded is a 500 and not half an answer.
 func (c *call) answer(status int, v any) error {
-	buf, _ := jsonBuffers.pool.Get().(*bytes.Buffer)
+	buf, _ := c.buffers.Get().(*bytes.Buffer)
 	if buf == nil {
 		buf = new(bytes.Buffer)
 	}
-	buf.Reset()
-	defer jsonBuffers.pool.Put(buf)
+	defer func() {
+		if buf.Cap() <= keptBuffer {
+			buf.Reset()
+			c.buffers.Put(buf)
+		}
+	}()
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
@@ -184,7 +189,4 @@ func (c *call) done(status int) error {
 	return nil
 }
 
-var (
-	jsonBuffers buffers
-	contentJSON = []string{"application/json"}
-)
+var contentJSON = []string{"application/json"}

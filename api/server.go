@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"skiff/internal/errs"
 )
@@ -36,6 +37,7 @@ type Server struct {
 	table      *table
 	product    []string
 	apiVersion []string
+	buffers    sync.Pool // of *bytes.Buffer, for encoding answers
 }
 
 // New makes a server for the given services.
@@ -63,7 +65,7 @@ var (
 
 // ServeHTTP serves one request of the Engine API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{Request: r, ResponseWriter: w, log: s.Log}
+	c := &call{Request: r, ResponseWriter: w, log: s.Log, buffers: &s.buffers}
 	h := w.Header()
 	h["Server"] = s.product
 	h["Api-Version"] = s.apiVersion

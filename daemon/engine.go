@@ -186,13 +186,32 @@ func (e *engine) serve(ctx context.Context) {
 	}
 }
 
-// stopServing ends all requests. Those that are quick may finish.
-func (e *engine) stopServing(patience time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	e.cancel() // streams and waits end by this
+// refuseRequests closes the listening sockets; what is under way goes on. The result is closed when all requests have ended.
+func (e *engine) refuseRequests() (ended <-chan struct{}) {
+	var all sync.WaitGroup
 	for _, srv := range e.servers {
-		if srv.Shutdown(ctx) != nil {
+		all.Go(func() { _ = srv.Shutdown(context.Background()) })
+	}
+	ch := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(ch)
+	}()
+	return ch
+}
+
+// endRequests lets the requests under way finish for a moment, and then ends them. Connections that were taken over for a
+// stream end with the process at the latest.
+func (e *engine) endRequests(ended <-chan struct{}, moment time.Duration) {
+	select {
+	case <-ended:
+	case <-time.After(moment):
+	}
+	e.cancel() // streams and waits end by this
+	select {
+	case <-ended:
+	case <-time.After(requestPatience):
+		for _, srv := range e.servers {
 			_ = srv.Close()
 		}
 	}

@@ -17,8 +17,12 @@ import (
 	"skiff/daemon/config"
 )
 
-// requestPatience is how long requests under way may go on when the engine ends.
-const requestPatience = 5 * time.Second
+const (
+	// requestPatience is how long requests under way may go on when the engine ends.
+	requestPatience = 5 * time.Second
+	// farewell is how long clients have to fetch the last output and the exit code of containers that were stopped.
+	farewell = 500 * time.Millisecond
+)
 
 func notifySignals() chan os.Signal {
 	ch := make(chan os.Signal, 8)
@@ -88,15 +92,17 @@ func monotonicMicros() string {
 	return strconv.FormatInt(ts.Nano()/1000, 10)
 }
 
-// shutdown stops the containers (unless they are to live on), then everything else.
+// shutdown stops the containers (unless they are to live on), then everything else. Clients that are attached see the end of
+// their containers.
 func (e *engine) shutdown(ctx context.Context) {
 	_, _ = sdnotify.SdNotify(false, "STOPPING=1")
 	cfg := e.cfg.Load()
-	e.stopServing(requestPatience)
-	left := -1
+	ended := e.refuseRequests()
+	left, moment := -1, time.Duration(0)
 	if !cfg.LiveRestore {
-		left = e.stopContainers(ctx, cfg)
+		left, moment = e.stopContainers(ctx, cfg), farewell
 	}
+	e.endRequests(ended, moment)
 	if left == 0 {
 		e.clearHost(ctx)
 	}
