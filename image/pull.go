@@ -32,7 +32,8 @@ type pull struct {
 }
 
 // Pull fetches an image and gives it the name ref (without a tag: latest). It is durable when the call returns.
-func (s *Service) Pull(ctx context.Context, ref string, opt PullOptions) error {
+func (s *Service) Pull(ctx context.Context, ref string, opt PullOptions) (err error) {
+	defer func() { s.clearAfter(ctx, err) }() // after the hold's release
 	named, err := parsePull(ref)
 	if err != nil {
 		return err
@@ -48,7 +49,6 @@ func (s *Service) Pull(ctx context.Context, ref string, opt PullOptions) error {
 			p.platform.OS = "linux"
 		}
 	}
-	p.p.say(tagOrDigest(named), "Pulling from "+reference.Path(named))
 	target, r, err := p.run(ctx)
 	if err != nil {
 		return err
@@ -95,6 +95,9 @@ func tagOrDigest(ref reference.Named) string {
 // run brings the image into the store, and says what the name is to point to.
 func (p *pull) run(ctx context.Context) (digest.Digest, *record, error) {
 	target, r, err := p.upToDate(ctx)
+	if r != nil {
+		p.begin()
+	}
 	if r != nil || err != nil {
 		return target, r, err
 	}
@@ -106,9 +109,13 @@ func (p *pull) run(ctx context.Context) (digest.Digest, *record, error) {
 	if m, err = p.descend(ctx, m); err != nil {
 		return "", nil, err
 	}
+	p.begin()
 	r, err = p.fetchImage(ctx, m)
 	return target, r, err
 }
+
+// begin says the first word. Until then an error can still be the whole answer to a request, with a status of its own.
+func (p *pull) begin() { p.p.say(tagOrDigest(p.ref), "Pulling from "+reference.Path(p.ref)) }
 
 // upToDate asks for the digest alone if the name is here already. A nil record: go on.
 func (p *pull) upToDate(ctx context.Context) (digest.Digest, *record, error) {

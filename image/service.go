@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"skiff/internal/errs"
 	"skiff/layer"
 	"skiff/registry/remote"
 )
@@ -125,4 +126,15 @@ func (s *Service) publish(action events.Action, id, name string, labels map[stri
 		Type: events.ImageEventType, Action: action, Actor: events.Actor{ID: id, Attributes: attrs},
 		Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano(),
 	})
+}
+
+// clearAfter deletes what an operation has brought before it failed, once its hold is released. What a lost connection left
+// stays until the next collection: whoever pulls again begins there.
+func (s *Service) clearAfter(ctx context.Context, err error) {
+	if class := errs.Of(err); class != errs.Invalid && class != errs.Exhausted {
+		return
+	}
+	if _, err := s.collect(context.WithoutCancel(ctx)); err != nil {
+		s.log.Warn("collecting what a failed operation left", "error", err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -66,7 +67,7 @@ func (h *Hold) Put(ctx context.Context, blobs ...[]byte) ([]digest.Digest, error
 	for _, b := range blobs {
 		d := digest.FromBytes(b)
 		ds = append(ds, d)
-		if h.Keep(d) {
+		if h.Keep(d) || slices.Contains(ds[:len(ds)-1], d) {
 			continue
 		}
 		t, err := h.s.newTempBlob()
@@ -87,31 +88,58 @@ func (h *Hold) Put(ctx context.Context, blobs ...[]byte) ([]digest.Digest, error
 	return ds, h.commit(pending...)
 }
 
-// Ingest stores a blob from r, durably when it returns. want and size are verified; "" and -1 mean unknown.
-func (h *Hold) Ingest(ctx context.Context, r io.Reader, want digest.Digest, size int64) (digest.Digest, int64, error) {
-	if want != "" {
-		if err := validDigest(want); err != nil {
-			return "", 0, err
-		}
+// Staged is a temporary blob that was read to its end and hashed, but is not in the store yet.
+type Staged struct {
+	Digest digest.Digest
+	Size   int64 // bytes
+	t      *tempBlob
+}
+
+// Discard gives a staged blob up, unless it was committed.
+func (b *Staged) Discard() { b.t.discard() }
+
+// Bytes reads a small staged blob back, before Commit.
+func (b *Staged) Bytes(limit int64) ([]byte, error) {
+	if b.Size > limit {
+		return nil, errs.New(errs.Invalid, "blob %s is larger than %d bytes", b.Digest, limit)
 	}
+	return os.ReadFile(b.t.path)
+}
+
+// Open opens the staged bytes for reading.
+func (b *Staged) Open() (*os.File, error) { return os.Open(b.t.path) }
+
+// Stage reads a blob of unknown digest.
+func (h *Hold) Stage(ctx context.Context, r io.Reader) (*Staged, error) {
 	t, err := h.s.newTempBlob()
 	if err != nil {
-		return "", 0, spaceErr(fmt.Errorf("storing a blob: %w", err))
+		return nil, spaceErr(fmt.Errorf("storing a blob: %w", err))
 	}
-	defer t.discard()
-	if err := t.fill(ctx, r, size, nil); err != nil {
-		return "", 0, err
+	if err := t.fill(ctx, r, -1, nil); err != nil {
+		t.discard()
+		return nil, err
 	}
-	if err := t.verify(want, size); err != nil {
-		return "", 0, err
+	if err := t.f.Close(); err != nil { // there may be many
+		t.discard()
+		return nil, spaceErr(err)
 	}
-	if h.Keep(t.digest()) {
-		return t.digest(), t.n, nil
+	return &Staged{t.digest(), t.n, t}, nil
+}
+
+// Commit puts staged blobs into the store, durably, with one sync for all.
+func (h *Hold) Commit(blobs ...*Staged) error {
+	var pending []*tempBlob
+	seen := map[digest.Digest]bool{} // images share layers
+	for _, b := range blobs {
+		if !seen[b.Digest] && !h.Keep(b.Digest) {
+			pending = append(pending, b.t)
+		}
+		seen[b.Digest] = true
 	}
-	if err := h.commit(t); err != nil {
-		return "", 0, err
+	if len(pending) == 0 {
+		return nil
 	}
-	return t.digest(), t.n, nil
+	return h.commit(pending...)
 }
 
 // commit puts written and verified blobs in place.
