@@ -103,6 +103,9 @@ func (s *Server) startEngine() (*wire.Conn, error) {
 		return nil, fmt.Errorf("start engine %s: %w", s.cfg.Engine[0], err)
 	}
 	s.setEngine(pid, pidfd)
+	if s.stopping() { // asked for while there was no engine to tell
+		s.signalEngine(unix.SIGTERM)
+	}
 	return conn, nil
 }
 

@@ -143,8 +143,12 @@ func (d *Daemon) WaitReady(ctx context.Context) error {
 			return fmt.Errorf("skiffd did not answer: %w; its log:\n%s", err, d.Log())
 		case <-time.After(5 * time.Millisecond):
 		}
-		if len(d.Processes()) == 0 {
-			return fmt.Errorf("skiffd ended; its log:\n%s", d.Log())
+		select {
+		case <-d.exited: // Processes alone can't tell: in the middle of its execve a process has no command line
+			if len(d.Processes()) == 0 {
+				return fmt.Errorf("skiffd ended; its log:\n%s", d.Log())
+			}
+		default:
 		}
 	}
 }
