@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -270,7 +271,7 @@ func (r *Repository) each(ctx context.Context, f func(endpoint) error) error {
 			order = append(order, i)
 		}
 	}
-	var told error
+	var told, absent error // absent: a mirror says that it is not there
 	for _, i := range order {
 		err := f(r.endpoints[i])
 		if err == nil {
@@ -286,8 +287,15 @@ func (r *Repository) each(ctx context.Context, f func(endpoint) error) error {
 			told = err
 		}
 		if r.endpoints[i].mirror {
+			if errs.Is(err, errs.NotFound) {
+				absent = err
+			}
 			r.c.log.Warn("a registry mirror failed, trying the next", "mirror", r.endpoints[i].base.Redacted(), "repository", r.name.Name(), "error", err)
 		}
+	}
+	var answer *Error
+	if absent != nil && !errors.As(told, &answer) { // the registry itself could not be asked: the mirror knows best
+		return fmt.Errorf("%w (so a mirror says; %s could not be asked: %v)", absent, reference.Domain(r.name), told)
 	}
 	return told
 }
