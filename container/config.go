@@ -194,6 +194,9 @@ func setHostname(c *api.Config, host *api.HostConfig, id string) error {
 	if host.UTSMode.IsHost() && (c.Hostname != "" || c.Domainname != "") {
 		return errs.New(errs.Invalid, "conflicting options: hostname and the UTS mode")
 	}
+	if host.NetworkMode.IsContainer() && c.Hostname != "" {
+		return errs.New(errs.Invalid, "conflicting options: hostname and the network mode")
+	}
 	if c.Hostname != "" {
 		return nil
 	}
