@@ -140,7 +140,7 @@ func (c client) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs a command with the given input and reports how it ended; it fails the test only if the command hangs.
 func (c client) run(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 60*time.Second)
 	defer cancel()
 	cmd := c.command(ctx, args...)
 	var out, errb bytes.Buffer
