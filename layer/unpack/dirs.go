@@ -3,7 +3,9 @@ package unpack
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -91,7 +93,12 @@ func openInRoot(root int, p string, flags uint64) (int, error) {
 }
 
 // parent opens the folder in which an entry is to be made, and makes it if the tar has none.
-func (u *unpacker) parent(dir string) (*openDir, error) {
+func (u *unpacker) parent(dir string) (*openDir, error) { return u.parentAfter(dir, 0) }
+
+// maxLinks is the kernel's own limit of links in one path.
+const maxLinks = 40
+
+func (u *unpacker) parentAfter(dir string, links int) (*openDir, error) {
 	d, err := u.dirs.open(dir)
 	switch {
 	case err == nil:
@@ -105,9 +112,23 @@ func (u *unpacker) parent(dir string) (*openDir, error) {
 	if up != "" {
 		up = up[:len(up)-1]
 	}
-	pd, err := u.parent(up)
+	pd, err := u.parentAfter(up, links)
 	if err != nil {
 		return nil, err
+	}
+	if to, ok := readlink(pd, base); ok {
+		// The link's target is not in this layer (var/run -> /run): it is made where the link leads, inside the layer.
+		if links++; links > maxLinks {
+			return nil, errs.New(errs.Invalid, "parent %q leads through too many links", shorten(dir))
+		}
+		if !path.IsAbs(to) {
+			to = path.Join("/", up, to)
+		}
+		to = path.Clean(to)[1:]
+		if to == dir || len(to) > maxPath {
+			return nil, errs.New(errs.Invalid, "parent %q is a link to nowhere", shorten(dir))
+		}
+		return u.parentAfter(to, links)
 	}
 	if err := u.mkdir(pd, base); err != nil {
 		return nil, fmt.Errorf("making the parent %q: %w", shorten(dir), err)
@@ -115,8 +136,27 @@ func (u *unpacker) parent(dir string) (*openDir, error) {
 	if err := setFolder(pd, base, 0, 0, 0o755); err != nil {
 		return nil, fmt.Errorf("making the parent %q: %w", shorten(dir), err)
 	}
-	u.implied[dir] = true
+	u.implied[path.Join(u.dirs.real(pd), base)] = true
 	return u.dirs.open(dir)
+}
+
+// real is a folder's path inside the layer without any link, as the kernel tells it.
+func (c *dirCache) real(d *openDir) string {
+	root, err1 := os.Readlink(fdPath(c.root.fd, ""))
+	p, err2 := os.Readlink(fdPath(d.fd, ""))
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(p, root), "/")
+}
+
+func readlink(d *openDir, base string) (string, bool) {
+	buf := make([]byte, maxPath+1)
+	n, err := unix.Readlinkat(d.fd, base, buf)
+	if err != nil {
+		return "", false
+	}
+	return string(buf[:n]), true
 }
 
 // mkdir makes a folder where none is. What is there and is no folder gives way; if it was a whiteout, the folder is

@@ -45,9 +45,13 @@ func (u *unpacker) remove(d *openDir, base string) error {
 	return nil
 }
 
-// fdPath names an entry of an open folder for calls that have no *at form.
+// fdPath names an entry of an open folder, or with "" the folder's own link in /proc, for calls that have no *at form.
 func fdPath(fd int, base string) string {
-	return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + base
+	p := "/proc/self/fd/" + strconv.Itoa(fd)
+	if base == "" {
+		return p
+	}
+	return p + "/" + base
 }
 
 func (u *unpacker) file(d *openDir, base string, hdr *tar.Header) error {

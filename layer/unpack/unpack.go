@@ -162,7 +162,7 @@ func (u *unpacker) entry(hdr *tar.Header) error {
 		return u.whiteout(d, dir, base)
 	}
 	switch hdr.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // RegA is in old tars
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		return u.file(d, base, hdr)
 	case tar.TypeDir:
 		return u.folder(d, p, base, hdr)
