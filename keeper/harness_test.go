@@ -276,3 +276,5 @@ func numbers(n int) string {
 	}
 	return b.String()
 }
+
+func files(fs ...*os.File) []*os.File { return fs }

@@ -32,7 +32,7 @@ func (c *Client) Launch(ctx context.Context, r LaunchRequest) (Process, error) {
 			return Process{}, fmt.Errorf("launch %s: %w", r.ID, err)
 		}
 		subs = append(subs, h)
-		l.Subscribers = append(l.Subscribers, wire.Subscriber{Number: h.number, W: files.Add(h.fd), Stdout: s.Stdout, Stderr: s.Stderr})
+		l.Subscribers = append(l.Subscribers, h.wire(&files))
 	}
 	if len(files) > wire.MaxFiles {
 		c.releaseSubs(subs)
@@ -88,8 +88,9 @@ func (c *Client) Subscribe(ctx context.Context, id string, s Subscriber) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to process %s: %w", id, err)
 	}
-	ws := &wire.Subscriber{Number: h.number, W: 1, Stdout: s.Stdout, Stderr: s.Stderr}
-	err = c.request(ctx, &wire.Message{Op: wire.OpSubscribe, ID: id, Subscriber: ws}, nil, wire.Files{h.fd}, func(m *wire.Message, _ wire.Files) {
+	var files wire.Files
+	ws := h.wire(&files)
+	err = c.request(ctx, &wire.Message{Op: wire.OpSubscribe, ID: id, Subscriber: &ws}, nil, files, func(m *wire.Message, _ wire.Files) {
 		if m.Subscriber != nil {
 			h.slot = m.Subscriber.Slot
 		}

@@ -191,10 +191,10 @@ func (c *Client) packProcess(m *wire.Message, id string) (files wire.Files) {
 	p := h.p
 	p.PIDFD, p.Stdin, p.Stdout, p.Stderr = files.Add(dup(h.pidfd)), files.Add(dup(h.stdin)), files.Add(dup(h.stdout)), files.Add(dup(h.stderr))
 	for _, s := range h.subs {
-		if s.fd >= 0 && len(files) < wire.MaxFiles {
-			p.Subscribers = append(p.Subscribers, wire.Subscriber{
-				Number: s.number, W: files.Add(dup(s.fd)), Stdout: s.stdout, Stderr: s.stderr, Slot: s.slot,
-			})
+		if s.fd >= 0 && len(files)+3 <= wire.MaxFiles {
+			d := *s
+			d.fd, d.pipe = dup(s.fd), [2]int{dup(s.pipe[0]), dup(s.pipe[1])}
+			p.Subscribers = append(p.Subscribers, d.wire(&files))
 		}
 	}
 	m.Processes = []wire.Process{p}

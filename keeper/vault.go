@@ -23,6 +23,7 @@ type holding struct {
 type heldSub struct {
 	number         uint64
 	fd             int // -1: it is done
+	pipe           [2]int
 	slot           int
 	stdout, stderr bool
 }
@@ -115,10 +116,15 @@ func (c *Client) holdSub(s Subscriber) (*heldSub, error) {
 	if fd < 0 {
 		return nil, errs.New(errs.Exhausted, "no descriptor is free for a subscriber")
 	}
+	p, err := pipe()
+	if err != nil {
+		closeFD(fd)
+		return nil, errs.As(errs.Exhausted, err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.number++
-	h := &heldSub{number: c.number, fd: fd, stdout: s.Stdout, stderr: s.Stderr}
+	h := &heldSub{number: c.number, fd: fd, pipe: p, stdout: s.Stdout, stderr: s.Stderr}
 	c.subs[h.number] = h
 	return h, nil
 }
@@ -131,12 +137,21 @@ func (c *Client) dropSub(number uint64) {
 	}
 	delete(c.subs, number)
 	closeFD(h.fd)
-	h.fd = -1
+	closeAll(h.pipe[:])
+	h.fd, h.pipe = -1, [2]int{-1, -1}
 	for _, v := range c.vault {
 		if i := slices.Index(v.subs, h); i >= 0 {
 			v.subs = slices.Delete(v.subs, i, i+1)
 			return
 		}
+	}
+}
+
+// wire is the subscriber on its way to a keeper; the files are the holder's own.
+func (h *heldSub) wire(files *wire.Files) wire.Subscriber {
+	return wire.Subscriber{
+		Number: h.number, W: files.Add(h.fd), Pipe: wire.Pipe{R: files.Add(h.pipe[0]), W: files.Add(h.pipe[1])},
+		Stdout: h.stdout, Stderr: h.stderr, Slot: h.slot,
 	}
 }
 

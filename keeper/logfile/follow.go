@@ -46,7 +46,7 @@ func (r *Reader) wait(ctx context.Context) (bool, error) {
 func (r *Reader) look() (bool, error) {
 	if len(r.segs) == 0 {
 		var err error
-		r.segs, err = openSegments(r.cfg.Path, 0)
+		r.segs, err = openSegments(r.cfg.Path, r.codec, nil)
 		return len(r.segs) > 0, err
 	}
 	var own, now unix.Stat_t
@@ -72,7 +72,7 @@ func (r *Reader) look() (bool, error) {
 	if err := unix.Fstat(int(r.segs[0].f.Fd()), &own); err != nil || own.Size > end {
 		return true, err
 	}
-	next, err := openSegments(r.cfg.Path, r.segs[0].inode)
+	next, err := openSegments(r.cfg.Path, r.codec, r.segs[0])
 	if err != nil || len(next) == 0 {
 		return false, err
 	}

@@ -54,7 +54,7 @@ func NewReader(cfg Config, opt Options) (*Reader, error) {
 	if opt.Follow { // before the files are opened: nothing is missed between
 		r.watch = newWatcher(cfg.Path)
 	}
-	if r.segs, err = openSegments(cfg.Path, 0); err == nil && opt.Tail >= 0 {
+	if r.segs, err = openSegments(cfg.Path, c, nil); err == nil && opt.Tail >= 0 {
 		err = r.seekTail(opt.Tail)
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package logfile
 
 import (
 	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -147,11 +146,6 @@ func (w *Writer) pack() {
 	}()
 }
 
-// packed is what a compressed file says of the one that it replaced, so that a reader who follows the log finds its place.
-type packed struct {
-	Inode uint64
-}
-
 // packOne compresses the oldest plain rotated file. It is false if there is none, or it failed: the next rotation tries
 // again.
 func (w *Writer) packOne() bool {
@@ -183,7 +177,7 @@ func (w *Writer) packFile(path string) error {
 		return err
 	}
 	defer out.Close()
-	if err = w.gzip(out, in, packed{Inode: st.Ino}); err == nil {
+	if err = w.gzip(out, in); err == nil {
 		err = out.Sync() // the plain file goes away for it
 	}
 	if err == nil {
@@ -195,16 +189,11 @@ func (w *Writer) packFile(path string) error {
 	return err
 }
 
-func (w *Writer) gzip(out io.Writer, in io.Reader, about packed) error {
+func (w *Writer) gzip(out io.Writer, in io.Reader) error {
 	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
-	comment, err := json.Marshal(about)
-	if err != nil {
-		return err
-	}
-	z.Comment = string(comment)
 	buf := make([]byte, 64<<10)
 	for {
 		select {

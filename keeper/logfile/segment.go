@@ -2,12 +2,13 @@ package logfile
 
 import (
 	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,55 +18,97 @@ import (
 type segment struct {
 	f     *os.File
 	gz    bool
-	inode uint64 // of the file while it was the current one
+	inode uint64 // of a plain file. As long as the segment is open no other file can have it
 	plain *os.File
 }
 
-// openSegments opens the files of a log, oldest first. It stops at the file whose inode is after, which it doesn't open (0: none).
-// It opens the newest first: rotations that happen meanwhile make it meet a file again, but miss none.
-func openSegments(path string, after uint64) ([]*segment, error) {
-	var segs []*segment
-	seen := map[uint64]bool{}
-	fail := func(err error) ([]*segment, error) {
-		for _, s := range segs {
-			s.close()
-		}
-		return nil, err
-	}
-	add := func(p string) (stop bool, err error) {
-		s, err := openSegment(p)
-		if err != nil || s == nil {
-			return false, err
-		}
-		if s.inode == after && after != 0 || seen[s.inode] {
-			s.close()
-			return s.inode == after && after != 0, nil
-		}
-		seen[s.inode] = true
-		segs = append([]*segment{s}, segs...)
-		return false, nil
-	}
-	stop, err := add(path)
+// first tells a file from all others of its log, compressed or not: a hash of its first entry (two files never begin with entries
+// of the same time, see Writer.Append). It is 0 if there is none yet.
+func (s *segment) first(c codec) uint64 {
+	r, err := s.reader(c, 0)
 	if err != nil {
-		return fail(err)
+		return 0
 	}
-	if stop {
-		return nil, nil
+	e, err := r.next()
+	if err != nil || e == nil {
+		return 0
 	}
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %d %d ", e.Time.UnixNano(), e.Stream, len(e.Line))
+	h.Write(e.Line[:min(len(e.Line), 256)])
+	return h.Sum64()
+}
+
+// openSegments opens the files of a log, oldest first. It stops at the file that after is, and doesn't give it (nil: at none).
+// It opens the newest first: rotations that happen meanwhile make it meet a file again, but miss none.
+func openSegments(path string, c codec, after *segment) ([]*segment, error) {
 	nums, _, err := rotated(path)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
-	for _, n := range nums {
-		stop, err := add(rotatedName(path, n))
+	highest := 0
+	if len(nums) > 0 {
+		highest = nums[len(nums)-1]
+	}
+	var newest []*segment
+	known := &known{codec: c, inodes: map[uint64]bool{}, firsts: map[uint64]bool{}}
+	for n := 0; ; n++ {
+		name := path
+		if n > 0 {
+			name = rotatedName(path, n)
+		}
+		s, err := openSegment(name)
 		if err != nil {
-			return fail(err)
+			for _, s := range newest {
+				s.close()
+			}
+			return nil, err
 		}
-		if stop {
-			break
+		switch {
+		case s == nil && n > highest: // what was the oldest may have moved up
+			slices.Reverse(newest)
+			return newest, nil
+		case s == nil: // a hole
+		case after != nil && known.same(s, after):
+			s.close()
+			slices.Reverse(newest)
+			return newest, nil
+		case !known.add(s):
+			s.close()
+		default:
+			newest = append(newest, s)
 		}
 	}
-	return segs, nil
+}
+
+// known are the segments that were met.
+type known struct {
+	codec          codec
+	inodes, firsts map[uint64]bool
+}
+
+// add is false if it is known already.
+func (k *known) add(s *segment) bool {
+	first := s.first(k.codec)
+	if !s.gz && k.inodes[s.inode] || first != 0 && k.firsts[first] {
+		return false
+	}
+	if !s.gz {
+		k.inodes[s.inode] = true
+	}
+	if first != 0 {
+		k.firsts[first] = true
+	}
+	return true
+}
+
+// same says whether two open segments are the same file, one of them perhaps compressed.
+func (k *known) same(a, b *segment) bool {
+	if !a.gz && !b.gz {
+		return a.inode == b.inode
+	}
+	first := a.first(k.codec)
+	return first != 0 && first == b.first(k.codec)
 }
 
 // openSegment opens path, or path.gz; nil if there is neither.
@@ -90,14 +133,6 @@ func openSegment(path string) (*segment, error) {
 		return nil, fmt.Errorf("look at log file %s: %w", f.Name(), err)
 	}
 	s.inode = st.Ino
-	if s.gz {
-		if z, err := gzip.NewReader(f); err == nil {
-			var p packed
-			if json.Unmarshal([]byte(z.Comment), &p) == nil && p.Inode != 0 {
-				s.inode = p.Inode
-			}
-		}
-	}
 	return s, nil
 }
 

@@ -122,6 +122,7 @@ func (w *Writer) Append(t time.Time, s Stream, p []byte, before func(Mark)) erro
 			if err := w.rotate(); err != nil {
 				return err
 			}
+			t = t.Add(1) // no two files begin with the same entry: that is how a reader tells them apart
 			continue
 		}
 		if before != nil {

@@ -73,7 +73,7 @@ func (s *Server) adoptProcess(w *wire.Process, files wire.Files) error {
 
 // adoptSubscriber goes on with a subscriber. One for whom bytes were waiting in the dead keeper's memory has a gap, so it gets an end.
 func (p *proc) adoptSubscriber(w *wire.Subscriber, files wire.Files) {
-	sub, err := newSubscriber(files.Take(w.W), p.terminal, p.srv.dir, p.srv.ledger)
+	sub, err := newSubscriber(files.Take(w.W), pipe{files.Take(w.Pipe.R), files.Take(w.Pipe.W)}, p.terminal, p.srv.dir, p.srv.ledger)
 	if err != nil {
 		p.srv.log.Warn("a subscriber is lost", "id", p.id, "error", err)
 		return
@@ -84,10 +84,13 @@ func (p *proc) adoptSubscriber(w *wire.Subscriber, files wire.Files) {
 		sub.slot = w.Slot - 1
 	}
 	sub.gone = p.unsubscribe
-	if sub.slot < 0 || p.srv.ledger.behind(sub.slot) {
+	if sub.slot < 0 || p.srv.ledger.waiting(sub.slot).behind {
 		p.srv.log.Warn("a subscriber was behind when the keeper died, and gets an end", "id", p.id)
 		sub.drop()
 		return
+	}
+	if sub.pipe.fill() > 0 {
+		sub.draining, sub.progress = true, time.Now()
 	}
 	p.subs = append(p.subs, sub)
 }
@@ -132,6 +135,9 @@ func (s *Server) beginAll(limbo []pipe) error {
 		subs := p.subscribers()
 		for _, sub := range subs {
 			go sub.watch()
+			if sub.isDraining() {
+				go sub.drain()
+			}
 			if p.over {
 				sub.finish()
 			}
@@ -226,9 +232,15 @@ func (pu *pump) recoverPeeked(d *desk, rec *record, logged int, limbo bool) erro
 // deliverLate gives the chunk to those subscribers who don't have it.
 func (pu *pump) deliverLate(seq uint64, b []byte) {
 	for _, s := range pu.p.subscribers() {
-		if pu.p.srv.ledger.delivered(s.slot, pu.stream) < seq {
-			s.deliver(pu.stream, seq, b)
+		if pu.p.srv.ledger.delivered(s.slot, pu.stream) >= seq {
+			continue
 		}
+		w := pu.p.srv.ledger.waiting(s.slot)
+		if w.stream == pu.stream && w.seq == seq&lowSeq && s.pipe.fill() > w.fill { // it is in its pipe already
+			pu.p.srv.ledger.setDelivered(s.slot, pu.stream, seq)
+			continue
+		}
+		s.deliver(pu.stream, seq, b)
 	}
 }
 

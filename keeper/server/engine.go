@@ -32,14 +32,14 @@ type engine struct {
 
 // superviseEngine runs engines until one ends for good, and gives its exit code. conn, if not nil, is that of one that runs already.
 func (s *Server) superviseEngine(conn *wire.Conn) int {
-	pause := time.Duration(0)
+	tries := 0
 	for {
 		if conn == nil {
 			var err error
 			if conn, err = s.startEngine(); err != nil {
 				s.log.Error("can't start the engine", "error", err)
-				pause = min(max(2*pause, firstPause), longPause)
-				if s.sleep(pause) {
+				tries++
+				if s.sleep(backOff(tries)) {
 					return 1
 				}
 				continue
@@ -61,15 +61,24 @@ func (s *Server) superviseEngine(conn *wire.Conn) int {
 		if s.stopping() {
 			return code
 		}
-		pause = min(max(2*pause, firstPause), longPause)
 		if ran >= stable {
-			pause = 0
+			tries = 0
 		}
+		pause := backOff(tries)
+		tries++
 		s.log.Error("the engine died and is started again", "code", code, "after", ran.Round(time.Millisecond), "pause", pause)
 		if s.sleep(pause) {
 			return code
 		}
 	}
+}
+
+// backOff is the pause before the next try: none before the first.
+func backOff(tries int) time.Duration {
+	if tries == 0 {
+		return 0
+	}
+	return min(firstPause<<min(tries-1, 10), longPause)
 }
 
 // startEngine starts the engine's program as our child.
@@ -93,10 +102,13 @@ func (s *Server) startEngine() (*wire.Conn, error) {
 	}
 	env = append(env, EnvFD+"="+strconv.Itoa(fd))
 	pidfd := -1
-	pid, err := syscall.ForkExec(s.cfg.Engine[0], s.cfg.Engine, &syscall.ProcAttr{
-		Dir: s.cfg.Dir, Env: env, Files: []uintptr{0, 1, 2, uintptr(theirs)},
-		// A group of its own: a terminal's Ctrl-C comes to the keeper, which forwards it once.
-		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
+	var pid int
+	withoutMask(func() {
+		pid, err = syscall.ForkExec(s.cfg.Engine[0], s.cfg.Engine, &syscall.ProcAttr{
+			Dir: s.cfg.Dir, Env: env, Files: []uintptr{0, 1, 2, uintptr(theirs)},
+			// A group of its own: a terminal's Ctrl-C comes to the keeper, which forwards it once.
+			Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
+		})
 	})
 	if err != nil {
 		conn.Close()

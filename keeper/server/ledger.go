@@ -246,15 +246,32 @@ func (l *ledger) delivered(n int, s logfile.Stream) uint64 {
 	return atomic.LoadUint64(l.subWord(n, int(s-1)))
 }
 
-// setBehind stores whether bytes for a subscriber wait in the keeper's memory: they die with it.
-func (l *ledger) setBehind(n int, behind bool) {
-	if n >= 0 {
-		v := uint64(0)
-		if behind {
-			v = 1
-		}
-		atomic.StoreUint64(l.subWord(n, 2), v)
-	}
+// waiting is what waits for a subscriber, as the ledger has it.
+type waiting struct {
+	behind bool // bytes wait in the keeper's memory: they die with it
+	// fill is how many bytes were in the subscriber's pipe just before chunk seq of the stream was written to it.
+	fill   int
+	stream logfile.Stream
+	seq    uint64 // the low 40 bits
 }
 
-func (l *ledger) behind(n int) bool { return n >= 0 && atomic.LoadUint64(l.subWord(n, 2)) != 0 }
+const lowSeq = 1<<40 - 1
+
+func (l *ledger) setWaiting(n int, w waiting) {
+	if n < 0 {
+		return
+	}
+	v := uint64(w.fill)<<1 | uint64(w.stream)<<21 | (w.seq&lowSeq)<<24
+	if w.behind {
+		v |= 1
+	}
+	atomic.StoreUint64(l.subWord(n, 2), v)
+}
+
+func (l *ledger) waiting(n int) waiting {
+	if n < 0 {
+		return waiting{}
+	}
+	v := atomic.LoadUint64(l.subWord(n, 2))
+	return waiting{behind: v&1 != 0, fill: int(v >> 1 & (1<<20 - 1)), stream: logfile.Stream(v >> 21 & 7), seq: v >> 24}
+}

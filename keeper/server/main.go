@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -142,18 +141,18 @@ func tune() {
 }
 
 func (s *Server) handleSignals() {
-	ch := make(chan os.Signal, 16)
-	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	signal.Ignore(unix.SIGPIPE)
-	var once sync.Once
+	signal.Notify(s.signals, forwarded...)
 	go func() {
-		for sig := range ch {
+		for sig := range s.signals {
 			switch sig {
 			case unix.SIGUSR2:
 				s.upgrade()
 				continue
 			case unix.SIGTERM, unix.SIGINT:
-				once.Do(func() { close(s.stop) })
+				if !s.stopping() { // this goroutine alone closes it
+					close(s.stop)
+				}
 			}
 			s.signalEngine(sig)
 		}

@@ -38,10 +38,11 @@ type Server struct {
 	stash map[string][]int
 	conn  *wire.Conn // to the engine, or nil
 
-	engine engine
-	stop   chan struct{} // closed when the end was asked for
-	lock   *os.File
-	boot   string
+	engine  engine
+	stop    chan struct{} // closed when the end was asked for
+	signals chan os.Signal
+	lock    *os.File
+	boot    string
 }
 
 // newServer makes a keeper that has nothing yet.
@@ -49,7 +50,7 @@ func newServer(cfg wire.Config, l Launcher, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		cfg: cfg, dir: filepath.Join(cfg.ExecRoot, "keeper"), launch: l, log: log,
 		procs: map[string]*proc{}, pids: map[int]bool{}, stash: map[string][]int{},
-		engine: engine{pidfd: -1}, stop: make(chan struct{}), boot: bootID(),
+		engine: engine{pidfd: -1}, stop: make(chan struct{}), signals: make(chan os.Signal, 64), boot: bootID(),
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the keeper's folder: %w", err)
@@ -290,7 +291,7 @@ func (p *proc) prepare(l *wire.Launch, files wire.Files) error {
 
 // newSubscriber makes a subscriber of its wire form.
 func (p *proc) newSubscriber(ws *wire.Subscriber, files wire.Files) (*subscriber, error) {
-	sub, err := newSubscriber(files.Take(ws.W), p.terminal, p.srv.dir, p.srv.ledger)
+	sub, err := newSubscriber(files.Take(ws.W), pipe{files.Take(ws.Pipe.R), files.Take(ws.Pipe.W)}, p.terminal, p.srv.dir, p.srv.ledger)
 	if err != nil {
 		return nil, fmt.Errorf("subscriber of process %s: %w", p.id, err)
 	}

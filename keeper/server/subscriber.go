@@ -20,6 +20,10 @@ const (
 )
 
 // subscriber gets the output of a process. Writing to it never blocks: what the other side does not take waits in a queue.
+//
+// All bytes pass through a pipe that the engine holds too: a frame is written to the pipe, then it is stored in the ledger that
+// it was delivered, then the pipe is spliced to the other side. So a keeper that follows a killed one finds there what is
+// still to be passed on, and if the store is missing it sees by the pipe's fill whether the frame was written.
 type subscriber struct {
 	number uint64
 	slot   int // in the ledger
@@ -32,25 +36,37 @@ type subscriber struct {
 	f    *os.File
 	rc   syscall.RawConn
 	sock bool
+	pipe pipe
 
 	mu       sync.Mutex
-	mem      []byte // the oldest bytes of the backlog
-	spill    *spill // what came after them
-	draining bool
-	closing  bool // when the backlog is written, it is done
+	mem      []byte // the backlog's bytes that come after those in the pipe
+	spill    *spill // what comes after them
+	draining bool   // something waits in the pipe, in mem or in spill; the goroutine of drain is at work
+	closing  bool   // when the backlog is written, it is done
 	dead     bool
 	progress time.Time     // when it last took something
 	room     chan struct{} // closed and renewed when the backlog shrinks
 }
 
-// newSubscriber takes over fd.
-func newSubscriber(fd int, raw bool, dir string, l *ledger) (*subscriber, error) {
+const pipeSlots = 32 // pages that a subscriber's pipe holds: a chunk with its header, and more
+
+// newSubscriber takes over fd and the pipe.
+func newSubscriber(fd int, through pipe, raw bool, dir string, l *ledger) (*subscriber, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	err := unix.Fstat(fd, &st)
+	if err == nil && through.r < 0 {
+		through, err = newPipe()
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(through.w), unix.F_SETPIPE_SZ, pipeSlots*4096)
+	}
+	if err != nil {
 		closeFD(fd)
+		through.close()
 		return nil, err
 	}
-	s := &subscriber{raw: raw, dir: dir, ledger: l, slot: -1, sock: st.Mode&unix.S_IFMT == unix.S_IFSOCK, room: make(chan struct{})}
+	_, _ = unix.SetNonblock(through.r, true), unix.SetNonblock(through.w, true)
+	s := &subscriber{raw: raw, dir: dir, ledger: l, slot: -1, sock: st.Mode&unix.S_IFMT == unix.S_IFSOCK, pipe: through, room: make(chan struct{})}
 	if !s.sock { // a description of our own, whose flags nobody else changes
 		if own, err := unix.Open(procFD(fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err == nil {
 			closeFD(fd)
@@ -59,10 +75,10 @@ func newSubscriber(fd int, raw bool, dir string, l *ledger) (*subscriber, error)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		closeFD(fd)
+		through.close()
 		return nil, err
 	}
 	s.f = os.NewFile(uintptr(fd), "subscriber")
-	var err error
 	if s.rc, err = s.f.SyscallConn(); err != nil {
 		s.f.Close()
 		return nil, err
@@ -97,8 +113,12 @@ func (s *subscriber) end() {
 	if s.sock { // the engine holds a duplicate: only this tells the other side
 		_ = s.rc.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
 	}
-	s.f.Close()
-	go s.gone(s) // it takes locks that our caller may hold
+	s.pipe.close()
+	s.pipe = pipe{-1, -1}
+	go func() { // Close waits for the callbacks of rc, one of which may be our caller; gone takes locks
+		s.f.Close()
+		s.gone(s)
+	}()
 }
 
 // finish lets it end as soon as it was given everything.
@@ -127,58 +147,85 @@ func (s *subscriber) deliver(stream logfile.Stream, seq uint64, p []byte) {
 		head[0] = byte(stream)
 		binary.BigEndian.PutUint32(head[4:], uint32(len(p)))
 	}
+	inPipe := 0
 	if s.draining {
+		inPipe = s.pipe.fill()
+	}
+	// Room for all of it, however it falls on the pages.
+	direct := len(s.mem) == 0 && s.spill == nil && (inPipe+len(head)+len(p))/4096+3 <= pipeSlots
+	if direct {
+		s.ledger.setWaiting(s.slot, waiting{fill: inPipe, stream: stream, seq: seq})
+		direct = s.enter(head, p)
+	}
+	if !direct && !s.dead {
+		s.ledger.setWaiting(s.slot, waiting{behind: true})
 		s.queue(head)
 		s.queue(p)
-	} else {
-		s.direct(head, p)
 	}
 	s.ledger.setDelivered(s.slot, stream, seq)
-}
-
-// direct writes at once what can be written at once.
-func (s *subscriber) direct(head, p []byte) {
-	n, err := s.write(head, p)
-	if err != nil {
+	if s.draining || s.dead {
+		return
+	}
+	if done, err := s.pass(); err != nil {
 		s.end()
-		return
+	} else if !done || !direct {
+		s.draining, s.progress = true, time.Now()
+		go s.drain()
 	}
-	if n == len(head)+len(p) {
-		return
-	}
-	s.ledger.setBehind(s.slot, true)
-	s.draining = true
-	s.progress = time.Now()
-	if n < len(head) {
-		s.queue(head[n:])
-		n = len(head)
-	}
-	s.queue(p[n-len(head):])
-	go s.drain()
 }
 
-// write never blocks; 0 if there is no room.
-func (s *subscriber) write(head, p []byte) (n int, err error) {
+// enter writes a frame to the pipe. It is false if it went elsewhere.
+func (s *subscriber) enter(head, p []byte) bool {
+	n, err := writev(s.pipe.w, head, p)
+	if err == unix.EAGAIN {
+		return false
+	}
+	if err != nil || n < len(head)+len(p) { // can't be
+		s.end()
+	}
+	return true
+}
+
+func writev(fd int, head, p []byte) (int, error) {
 	bufs := [][]byte{p}
 	if len(head) > 0 {
 		bufs = [][]byte{head, p}
 	}
+	for {
+		n, err := unix.Writev(fd, bufs)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// pass moves from the pipe to the other side what that takes. done: the pipe is empty.
+func (s *subscriber) pass() (done bool, err error) {
 	cerr := s.rc.Control(func(fd uintptr) {
-		for {
-			if s.sock {
-				n, err = unix.SendmsgBuffers(int(fd), bufs, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			} else {
-				n, err = unix.Writev(int(fd), bufs)
-			}
-			if err != unix.EINTR {
-				return
+		if s.sock { // the engine has the same description, and Go's Fd makes it blocking
+			if flags, ferr := unix.FcntlInt(fd, unix.F_GETFL, 0); ferr == nil && flags&unix.O_NONBLOCK == 0 {
+				_ = unix.SetNonblock(int(fd), true)
 			}
 		}
+		for {
+			var n int64
+			n, err = unix.Splice(s.pipe.r, nil, int(fd), nil, pipeSlots*4096, unix.SPLICE_F_NONBLOCK)
+			switch {
+			case err == unix.EINTR:
+				continue
+			case err == unix.EAGAIN:
+				done, err = s.pipe.fill() == 0, nil
+				return
+			case err != nil:
+				return
+			case n == 0:
+				done = true
+				return
+			}
+			s.progress = time.Now()
+		}
 	})
-	if errors.Is(err, unix.EAGAIN) {
-		return 0, nil
-	}
-	return max(n, 0), errors.Join(err, cerr)
+	return done, errors.Join(err, cerr)
 }
 
 // queue appends to the backlog. The caller holds s.mu.
@@ -199,33 +246,37 @@ func (s *subscriber) queue(p []byte) {
 	}
 }
 
-// drain writes the backlog as the other side takes it.
+// drain passes the backlog on as the other side takes it.
 func (s *subscriber) drain() {
 	err := s.rc.Write(func(uintptr) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for !s.dead {
+			done, err := s.pass()
+			if err != nil {
+				s.end()
+				return true
+			}
+			if !done {
+				return false
+			}
 			if len(s.mem) == 0 && s.spill != nil {
 				s.refill()
-				continue
 			}
 			if len(s.mem) == 0 {
 				s.mem, s.draining = nil, false
-				s.ledger.setBehind(s.slot, false)
 				if s.closing {
 					s.end()
 				}
 				return true
 			}
-			n, err := s.write(nil, s.mem)
+			n, err := writev(s.pipe.w, nil, s.mem[:min(len(s.mem), chunkSize)])
 			if err != nil {
 				s.end()
-			} else if n == 0 {
-				return false
-			} else {
-				s.mem = s.mem[n:]
-				s.took()
+				return true
 			}
+			s.mem = s.mem[n:]
+			s.took()
 		}
 		return true
 	})
@@ -236,9 +287,17 @@ func (s *subscriber) drain() {
 	}
 }
 
+func (s *subscriber) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
 // took notes that the backlog shrank. The caller holds s.mu.
 func (s *subscriber) took() {
-	s.progress = time.Now()
+	if len(s.mem) == 0 && s.spill == nil {
+		s.ledger.setWaiting(s.slot, waiting{}) // what the pipe holds survives
+	}
 	if s.backlog() < spillCap {
 		close(s.room)
 		s.room = make(chan struct{})

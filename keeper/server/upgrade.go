@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -37,6 +38,7 @@ type heritage struct {
 	EngineFD  int
 	Started   time.Time // the engine
 	Stopping  bool
+	Signals   []int // that came meanwhile
 }
 
 // backlog is what waits for a subscriber.
@@ -65,6 +67,17 @@ func (s *Server) tryUpgrade() error {
 	defer s.chunks.Unlock()
 	h, unlock := s.bequeath()
 	defer unlock()
+	defer holdSignals()()
+	for more := true; more; {
+		select {
+		case sig := <-s.signals:
+			if n, ok := sig.(syscall.Signal); ok {
+				h.Signals = append(h.Signals, int(n))
+			}
+		default:
+			more = false
+		}
+	}
 	b, err := json.Marshal(h)
 	if err != nil {
 		return fmt.Errorf("describe the keeper's state: %w", err)
@@ -88,7 +101,41 @@ func (s *Server) tryUpgrade() error {
 	}
 	err = syscall.Exec(s.cfg.Keeper, args, os.Environ())
 	inherit(fds, false)
+	for _, n := range h.Signals {
+		select {
+		case s.signals <- syscall.Signal(n):
+		default:
+		}
+	}
 	return fmt.Errorf("execute %s: %w", s.cfg.Keeper, err)
+}
+
+// forwarded are the signals that the keeper handles.
+var forwarded = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2}
+
+// holdSignals makes signals wait through execve, until the new program is ready for them: before, they would end it.
+func holdSignals() (release func()) {
+	runtime.LockOSThread() // the calling thread's mask is the one that stays
+	var set, old unix.Sigset_t
+	for _, sig := range forwarded {
+		n := uint(sig.(syscall.Signal)) - 1
+		set.Val[n/64] |= 1 << (n % 64)
+	}
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, &old)
+	return func() {
+		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+		runtime.UnlockOSThread()
+	}
+}
+
+// withoutMask runs f on a thread that blocks no signal: what f starts must not inherit what holdSignals left behind.
+func withoutMask(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var none, old unix.Sigset_t
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, &old)
+	f()
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 }
 
 // probe asks a program whether it could go on from here.
@@ -199,6 +246,7 @@ func (s *subscriber) bequeath(files *wire.Files) (w wire.Subscriber, b backlog, 
 	}
 	w = wire.Subscriber{Number: s.number, Stdout: s.want[1], Stderr: s.want[2], Slot: s.slot + 1}
 	_ = s.rc.Control(func(fd uintptr) { w.W = files.Add(int(fd)) })
+	w.Pipe = wire.Pipe{R: files.Add(s.pipe.r), W: files.Add(s.pipe.w)}
 	b = backlog{Number: s.number, Closing: s.closing, Memory: s.mem}
 	if s.spill != nil {
 		b.Spill, b.From, b.To = files.Add(int(s.spill.f.Fd())), s.spill.from, s.spill.to
@@ -223,10 +271,13 @@ func resume(f *flags, l Launcher, log *slog.Logger) (int, error) {
 	if h.Stopping {
 		close(s.stop)
 	}
+	for _, sig := range h.Signals {
+		s.signals <- syscall.Signal(sig)
+	}
 	files := wire.Files(h.Files)
 	for i := range h.Processes {
 		for j := range h.Processes[i].Subscribers { // what waits for them comes along
-			s.ledger.setBehind(h.Processes[i].Subscribers[j].Slot-1, false)
+			s.ledger.setWaiting(h.Processes[i].Subscribers[j].Slot-1, waiting{})
 		}
 		if err := s.adoptProcess(&h.Processes[i], files); err != nil {
 			log.Error("a process is lost", "id", h.Processes[i].ID, "error", err)
@@ -297,10 +348,7 @@ func (s *Server) restoreBacklogs(list []backlog, files wire.Files) {
 			}
 			if len(sub.mem) > 0 || sub.spill != nil {
 				sub.draining, sub.progress = true, time.Now()
-				s.ledger.setBehind(sub.slot, true)
-				go sub.drain()
-			} else if sub.closing {
-				sub.end()
+				s.ledger.setWaiting(sub.slot, waiting{behind: true})
 			}
 			sub.mu.Unlock()
 		}

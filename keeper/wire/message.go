@@ -49,7 +49,7 @@ type Message struct {
 	Processes  []Process   `json:",omitempty"`
 	Exit       *Exit       `json:",omitempty"`
 	Stash      []Stashed   `json:",omitempty"`
-	Limbo      []Pipe      `json:",omitempty"`
+	Limbo      []Pipe      `json:",omitempty"` // bytes on their way out of a container's stream, see package server
 }
 
 // File is an index into a message's files, plus one, so that the zero value means no file.
@@ -79,6 +79,7 @@ type Launch struct {
 type Subscriber struct {
 	Number         uint64
 	W              File
+	Pipe           Pipe // where what is about to be written to W passes through; the engine holds a duplicate
 	Stdout, Stderr bool `json:",omitempty"`
 	Slot           int  `json:",omitempty"` // place in the ledger plus one; known after the reply
 }
@@ -114,7 +115,7 @@ type Stashed struct {
 	Files []File
 }
 
-// Pipe is a limbo pipe: bytes on their way out of a container's stream, see package server.
+// Pipe is both ends of a pipe.
 type Pipe struct{ R, W File }
 
 // Error is an error on the wire: its text and class, and the failed step of a launch.
