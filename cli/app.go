@@ -12,12 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"skiff/client"
-)
-
-// Version and Commit are what `skiff --version` says. The build sets them with -ldflags -X.
-var (
-	Version = "0.1.0-dev"
-	Commit  = "unknown"
+	"skiff/internal/version"
 )
 
 // App is one run of the command line.
@@ -64,7 +59,7 @@ func Main(args []string) int {
 	return app.Run(context.Background(), args)
 }
 
-func versionLine() string { return "skiff version " + Version + ", build " + Commit + "\n" }
+func versionLine() string { return "skiff version " + version.Version + ", build " + version.Commit + "\n" }
 
 // Run runs the command line and returns the exit status.
 func (a *App) Run(ctx context.Context, args []string) int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -42,6 +43,7 @@ func (a *App) autostart(ctx context.Context, cause error) error {
 		return cause
 	}
 	defer log.Close()
+	begin, _ := log.Seek(0, io.SeekEnd) // what older daemons wrote is of no interest
 	fmt.Fprintf(a.Err, "skiff: no daemon was running; starting %s (log: %s)\n", path, logPath)
 	cmd := exec.Command(path)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", log, log
@@ -52,11 +54,11 @@ func (a *App) autostart(ctx context.Context, cause error) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	return a.awaitDaemon(ctx, ended, logPath)
+	return a.awaitDaemon(ctx, ended, logPath, begin)
 }
 
 // awaitDaemon waits until the socket answers. The program that was started may end: it may hand over to another.
-func (a *App) awaitDaemon(ctx context.Context, ended <-chan error, logPath string) error {
+func (a *App) awaitDaemon(ctx context.Context, ended <-chan error, logPath string, begin int64) error {
 	_, socket, _ := strings.Cut(DefaultHost, "://")
 	deadline := time.Now().Add(startTime)
 	for wait := time.Millisecond; ; wait = min(wait*2, 50*time.Millisecond) {
@@ -66,7 +68,7 @@ func (a *App) awaitDaemon(ctx context.Context, ended <-chan error, logPath strin
 		select {
 		case err := <-ended:
 			if err != nil {
-				fmt.Fprintf(a.Err, "skiff: skiffd did not start (%v); its log %s ends with:\n%s\n", err, logPath, lastLines(logPath, 5))
+				fmt.Fprintf(a.Err, "skiff: skiffd did not start (%v); its log %s says:\n%s\n", err, logPath, lastLines(logPath, begin, 5))
 				return err
 			}
 			ended = nil
@@ -96,11 +98,12 @@ func findDaemon() string {
 	return p
 }
 
-func lastLines(path string, n int) string {
+// lastLines are at most n lines of a file from begin on.
+func lastLines(path string, begin int64, n int) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(string(b[min(begin, int64(len(b))):]), "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/docker/go-units"
+
+	"skiff/internal/version"
 )
 
 // engineInfo is the part of GET /info that is printed.
@@ -62,7 +64,7 @@ func setupInfo(c *command) {
 			}
 			return c.printDocument(text, format, map[string]string{"CPUCfsPeriod": "CpuCfsPeriod", "CPUCfsQuota": "CpuCfsQuota", "HTTPProxy": "HttpProxy", "HTTPSProxy": "HttpsProxy"})
 		}
-		fmt.Fprintf(c.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %v\n\nServer:\n", Version, c.where.context, c.global.debug)
+		fmt.Fprintf(c.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %v\n\nServer:\n", version.Version, c.where.context, c.global.debug)
 		if err != nil {
 			return err
 		}

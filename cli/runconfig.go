@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -66,10 +67,35 @@ func (o *runOptions) process(c *command, b *client.CreateBody) error {
 		b.HostConfig.Init = &o.init
 	}
 	b.HostConfig.Privileged, b.HostConfig.GroupAdd = o.privileged, o.groupAdd
-	b.HostConfig.CapAdd, b.HostConfig.CapDrop = o.capAdd, o.capDrop
+	b.HostConfig.CapAdd, b.HostConfig.CapDrop = capNames(o.capAdd, nil), capNames(o.capDrop, o.capAdd)
 	b.HostConfig.Annotations, b.HostConfig.Sysctls = o.annotation, o.sysctl
 	b.HostConfig.Runtime, b.HostConfig.Isolation = o.runtime, o.isolation
 	return nil
+}
+
+// capNames writes capabilities as the kernel does (CAP_NET_ADMIN), sorted and each once. What is also added is not dropped.
+func capNames(list, added []string) []string {
+	var out []string
+	skip := capSet(added)
+	for name := range capSet(list) {
+		if !skip[name] {
+			out = append(out, name)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+func capSet(list []string) map[string]bool {
+	names := make(map[string]bool, len(list))
+	for _, c := range list {
+		c = strings.ToUpper(strings.TrimSpace(c))
+		if c != "ALL" && c != "RESET" && !strings.HasPrefix(c, "CAP_") {
+			c = "CAP_" + c
+		}
+		names[c] = true
+	}
+	return names
 }
 
 // environment reads the files of variables and labels; what the flags say goes after them.
@@ -149,6 +175,14 @@ func (o *runOptions) namespaces(_ *command, b *client.CreateBody) error {
 }
 
 func (o *runOptions) limits(c *command, b *client.CreateBody) error {
+	for _, f := range []string{"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"} {
+		if c.changed(f) {
+			return fmt.Errorf("\"--%s\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux", f)
+		}
+	}
+	if c.changed("kernel-memory") {
+		return errors.New("--kernel-memory is not supported: Linux has no such limit any more, use --memory")
+	}
 	if o.swappiness != -1 && (o.swappiness < 0 || o.swappiness > 100) {
 		return fmt.Errorf("invalid value: %d. Valid memory swappiness range is 0-100", o.swappiness)
 	}
@@ -160,8 +194,7 @@ func (o *runOptions) limits(c *command, b *client.CreateBody) error {
 		BlkioDeviceReadIOps: o.readIops, BlkioDeviceWriteIOps: o.writeIops,
 		CPUPeriod: o.cpuPeriod, CPUQuota: o.cpuQuota, CPURealtimePeriod: o.cpuRtPeriod, CPURealtimeRuntime: o.cpuRtRuntime,
 		CpusetCpus: o.cpusetCpus, CpusetMems: o.cpusetMems, DeviceCgroupRules: o.deviceRules,
-		KernelMemory: o.kernelMemory, MemoryReservation: o.memoryReservation, MemorySwap: o.memorySwap, Ulimits: o.ulimit,
-		CPUCount: o.cpuCount, CPUPercent: o.cpuPercent, IOMaximumIOps: o.ioMaxIops, IOMaximumBandwidth: uint64(o.ioMaxBandwidth),
+		MemoryReservation: o.memoryReservation, MemorySwap: o.memorySwap, Ulimits: o.ulimit,
 	}
 	if o.swappiness != -1 {
 		r.MemorySwappiness = &o.swappiness

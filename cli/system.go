@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"skiff/client"
+	"skiff/internal/version"
 )
 
 func setupEvents(c *command) {
@@ -169,7 +170,7 @@ func setupVersion(c *command) {
 	c.choices("format", "json")
 	c.run = func(ctx context.Context, args []string) error {
 		v := clientVersion{
-			Version: Version, ApiVersion: client.MaxVersion, DefaultAPIVersion: client.MaxVersion, GitCommit: Commit,
+			Version: version.Version, ApiVersion: client.MaxVersion, DefaultAPIVersion: client.MaxVersion, GitCommit: version.Commit,
 			GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, Context: "default",
 		}
 		var server json.RawMessage

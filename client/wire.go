@@ -114,17 +114,12 @@ type Resources struct {
 	Devices              []DeviceMapping  `json:",omitempty"`
 	DeviceCgroupRules    []string         `json:",omitempty"`
 	DeviceRequests       []DeviceRequest  `json:",omitempty"`
-	KernelMemory         int64            `json:",omitempty"` // gone since API 1.42
 	MemoryReservation    int64            `json:",omitempty"`
 	MemorySwap           int64            `json:",omitempty"`
 	MemorySwappiness     *int64           `json:",omitempty"`
 	OomKillDisable       *bool            `json:",omitempty"`
 	PidsLimit            *int64           `json:",omitempty"`
 	Ulimits              []Ulimit         `json:",omitempty"`
-	CPUCount             int64            `json:"CpuCount,omitempty"`
-	CPUPercent           int64            `json:"CpuPercent,omitempty"`
-	IOMaximumIOps        uint64           `json:",omitempty"`
-	IOMaximumBandwidth   uint64           `json:",omitempty"`
 }
 
 // LogConfig names a log driver and its options.
