@@ -71,3 +71,6 @@ func (c *compiler) capset(name string, effective, permitted, inheritable uint64)
 	data := c.Words(lo(effective)|lo(permitted)<<32, lo(inheritable)|hi(effective)<<32, hi(permitted)|hi(inheritable)<<32)
 	c.Do(name, unix.SYS_CAPSET, head, data)
 }
+
+// Capabilities lists the names of all capabilities, in the kernel's order.
+func Capabilities() []string { return slices.Clone(capNames[:]) }

@@ -30,7 +30,7 @@ func Exec(in ExecInput) (*Assembly, error) {
 }
 
 func assembleExec(o *opener, in ExecInput) (*Assembly, error) {
-	joined, err := foreignNamespaces(in.PID)
+	joined, err := Foreign(in.PID)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +103,8 @@ func compileExec(spec *specs.Spec, joined uint64, opt CompileOptions) (*compiler
 	return c, nil
 }
 
-// foreignNamespaces says in which namespaces a process is that we are not in.
-func foreignNamespaces(pid int) (uint64, error) {
+// Foreign says in which namespaces (CLONE_NEW* flags) a process is that we are not in. It is NotFound if the process is gone.
+func Foreign(pid int) (uint64, error) {
 	files := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}
 	var flags uint64
 	var mine, theirs unix.Stat_t

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -152,3 +153,11 @@ func (o *mountOptions) attrs() (set, clr uint64) {
 
 // bindFlags are the flags that a bind remount can set, for kernels without mount_setattr(2).
 const bindFlags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME
+
+// MountOptions lists the options that are not handed to the file system, sorted.
+func MountOptions() []string {
+	out := []string{"bind", "rbind", "defaults"}
+	out = append(append(append(out, sortedKeys(flagOptions)...), sortedKeys(spreadOptions)...), sortedKeys(attrOptions)...)
+	slices.Sort(out)
+	return out
+}

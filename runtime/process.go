@@ -23,6 +23,9 @@ func (c *compiler) process() error {
 	if err := c.limits(); err != nil {
 		return err
 	}
+	if _, text := c.execLabel(); text != "" {
+		c.Do("label what will be executed "+text, unix.SYS_WRITE, c.label, c.Bytes([]byte(text)), launch.Int(len(text)))
+	}
 	if c.opt.Gate {
 		c.gate()
 	}
@@ -158,9 +161,6 @@ func (c *compiler) execLabel() (file, text string) {
 // no_new_privs needs CAP_SYS_ADMIN.
 func (c *compiler) rights(profile *specs.LinuxSeccomp) error {
 	caps := c.capabilities()
-	if _, text := c.execLabel(); text != "" {
-		c.Do("label what will be executed "+text, unix.SYS_WRITE, c.label, c.Bytes([]byte(text)), launch.Int(len(text)))
-	}
 	c.owner()
 	// Everything that is not the process's own is closed before its working directory and program are looked up, so
 	// that no path leads through our descriptors.
@@ -310,8 +310,10 @@ func (c *compiler) gate() {
 	wait := c.slot("gate", func(o *opener) (*os.File, error) { return o.gate.Wait, nil })
 	c.Do("outlive the creator", unix.SYS_PRCTL, launch.Int(unix.PR_SET_PDEATHSIG), empty(), empty(), empty(), empty())
 	c.Do("tell errors at the gate", unix.SYS_DUP3, errors, launch.Int(c.Keep), launch.Int(unix.O_CLOEXEC))
-	c.Close(errors) // the last copy must vanish with execve
-	c.Do("wait at the gate", unix.SYS_READ, wait, c.Bytes(make([]byte, 8)), launch.Int(1))
+	// All other descriptors go now, ours and the creator's: somebody may wait for the end of a pipe. (EINVAL: it is there already.)
+	c.Do("keep the gate", unix.SYS_DUP3, wait, launch.Int(c.Keep+1), launch.Int(unix.O_CLOEXEC)).OK(unix.EINVAL)
+	c.Do("close all but the gate", unix.SYS_CLOSE_RANGE, launch.Int(c.Keep+2), launch.Int(^uint32(0)), empty())
+	c.Do("wait at the gate", unix.SYS_READ, launch.Int(c.Keep+1), c.Bytes(make([]byte, 8)), launch.Int(1))
 }
 
 // pause tells the parent and waits for a byte.
