@@ -253,7 +253,7 @@ func (e *exec) runs(p keeper.Process, s *streams) {
 
 // execFailed notes a start that failed.
 func (m *Manager) execFailed(e *exec, err error) error {
-	err, code := execError(err)
+	code, err := execError(err)
 	e.mu.Lock()
 	e.exitCode, e.endedAt = &code, time.Now()
 	e.mu.Unlock()

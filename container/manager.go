@@ -11,6 +11,7 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"skiff/db"
 	"skiff/internal/errs"
@@ -49,6 +50,8 @@ type Config struct {
 
 	Defaults Defaults
 	Log      *slog.Logger
+
+	kill func(pidfd *os.File, sig unix.Signal) error // nil: sendSignal; tests have processes of their own
 }
 
 const backgroundWorkers = 4
@@ -70,6 +73,9 @@ type Manager struct {
 func New(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
+	}
+	if cfg.kill == nil {
+		cfg.kill = sendSignal
 	}
 	if cfg.Defaults.StopTimeout == 0 {
 		cfg.Defaults.StopTimeout = defaultStopTimeout

@@ -212,7 +212,7 @@ func (m *Manager) killStrangers(ctx context.Context, v *survey) {
 			continue
 		}
 		if st.Exited == nil && st.PIDFD != nil { // its exit comes as any other, and is forgotten then
-			err := unix.PidfdSendSignal(int(st.PIDFD.Fd()), unix.SIGKILL, nil, 0)
+			err := m.cfg.kill(st.PIDFD, unix.SIGKILL)
 			if err != nil && !errors.Is(err, unix.ESRCH) {
 				m.warn("kill a process that belongs to no container", id, err)
 			}

@@ -21,7 +21,7 @@ const (
 // startFailed notes why a start failed, as dockerd does, and gives the error for the caller. It is one of the object's
 // commands; everything else was undone.
 func (m *Manager) startFailed(ctx context.Context, o *object, err error) error {
-	err, code := startError(err)
+	code, err := startError(err)
 	next, terr := o.status().after(changeFail, func(s *status) { s.Error, s.ExitCode = err.Error(), code })
 	if terr != nil {
 		return errors.Join(err, terr)
@@ -37,7 +37,7 @@ func (m *Manager) startFailed(ctx context.Context, o *object, err error) error {
 }
 
 // startError words a failed launch as dockerd does, so that clients find their exit codes (127, 126, 125) in it.
-func startError(err error) (error, int) {
+func startError(err error) (int, error) {
 	if step, ok := errors.AsType[*launch.StepError](err); ok {
 		err = describe(err, launch.CreateMessage(step))
 	}
@@ -45,7 +45,7 @@ func startError(err error) (error, int) {
 	if code != codeNotStarted && errs.Of(err) == errs.Internal {
 		err = errs.As(errs.Invalid, err)
 	}
-	return err, code
+	return code, err
 }
 
 // described has a text of its own for an error.
@@ -80,7 +80,7 @@ func failureCode(err error) int {
 }
 
 // execError is startError for an exec.
-func execError(err error) (error, int) {
+func execError(err error) (int, error) {
 	if step, ok := errors.AsType[*launch.StepError](err); ok {
 		err = describe(err, launch.ExecMessage(step))
 	} else {
@@ -88,7 +88,7 @@ func execError(err error) (error, int) {
 	}
 	code := failureCode(err)
 	if code == codeNotStarted {
-		return err, codeNoInvoke
+		return codeNoInvoke, err
 	}
-	return errs.As(errs.Invalid, err), code
+	return code, errs.As(errs.Invalid, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -26,7 +27,7 @@ func (m *Manager) signal(ctx context.Context, o *object, sig unix.Signal) error 
 	if s := o.status(); l == nil || !s.alive() {
 		return errs.New(errs.Conflict, "container %s is not running", o.id)
 	}
-	err := unix.PidfdSendSignal(int(l.pidfd.Fd()), sig, nil, 0)
+	err := m.cfg.kill(l.pidfd, sig)
 	if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended and the news is on its way
 		return fmt.Errorf("send signal %d to container %s: %w", sig, o.id, err)
 	}
@@ -36,6 +37,19 @@ func (m *Manager) signal(ctx context.Context, o *object, sig unix.Signal) error 
 		return m.thaw(ctx, o)
 	}
 	return nil
+}
+
+// sendSignal is kill(2) by a pidfd.
+func sendSignal(pidfd *os.File, sig unix.Signal) error {
+	c, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var kerr error
+	if err := c.Control(func(fd uintptr) { kerr = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); err != nil {
+		return err
+	}
+	return kerr
 }
 
 // Kill implements api.Containers. SIGKILL returns when the container has ended.
