@@ -132,8 +132,18 @@ func TestListInspectHistory(t *testing.T) {
 		k, v string
 		want int
 	}{
-		{"label", "arch=arm64", 1}, {"label", "arch", 2}, {"label", "nope", 0}, {"dangling", "true", 0}, {"dangling", "0", 2},
-		{"reference", f.reg.host() + "/x:*", 2}, {"reference", "y", 0}, {"reference", f.reg.host() + "/*", 2}, {"until", "2025-01-01", 0}, {"until", "0s", 2}, {"before", name, 0}, {"since", name, 0},
+		{"label", "arch=arm64", 1},
+		{"label", "arch", 2},
+		{"label", "nope", 0},
+		{"dangling", "true", 0},
+		{"dangling", "0", 2},
+		{"reference", f.reg.host() + "/x:*", 2},
+		{"reference", "y", 0},
+		{"reference", f.reg.host() + "/*", 2},
+		{"until", "2025-01-01", 0},
+		{"until", "0s", 2},
+		{"before", name, 0},
+		{"since", name, 0},
 	} {
 		if got := ids(map[string][]string{c.k: {c.v}}); got != c.want {
 			t.Errorf("%s=%s: %d, want %d", c.k, c.v, got, c.want)
