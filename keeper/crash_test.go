@@ -240,7 +240,7 @@ func TestUpdateInPlace(t *testing.T) {
 	slow.W.Close()
 	pid := c.Pid()
 	stop := make(chan struct{})
-	updates := killKeepers(c, unix.SIGUSR2, 200*time.Millisecond, stop)
+	updates := killKeepers(c, unix.SIGUSR2, 400*time.Millisecond, stop)
 	e := exit(t, c, "w")
 	time.Sleep(300 * time.Millisecond) // an update with an ended process and a subscriber that is behind
 	close(stop)

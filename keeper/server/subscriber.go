@@ -48,7 +48,7 @@ type subscriber struct {
 	room     chan struct{} // closed and renewed when the backlog shrinks
 }
 
-const pipeSlots = 32 // pages that a subscriber's pipe holds: a chunk with its header, and more
+const pipeSlots = 64 // pages that a subscriber's pipe holds
 
 // newSubscriber takes over fd and the pipe.
 func newSubscriber(fd int, through pipe, raw bool, dir string, l *ledger) (*subscriber, error) {
@@ -151,8 +151,8 @@ func (s *subscriber) deliver(stream logfile.Stream, seq uint64, p []byte) {
 	if s.draining {
 		inPipe = s.pipe.fill()
 	}
-	// Room for all of it, however it falls on the pages.
-	direct := len(s.mem) == 0 && s.spill == nil && (inPipe+len(head)+len(p))/4096+3 <= pipeSlots
+	// Room for all of it, however it falls on the pages: of two neighbouring ones at least half is used.
+	direct := len(s.mem) == 0 && s.spill == nil && inPipe/2048+(len(head)+len(p))/4096+4 <= pipeSlots
 	if direct {
 		s.ledger.setWaiting(s.slot, waiting{fill: inPipe, stream: stream, seq: seq})
 		direct = s.enter(head, p)
@@ -180,8 +180,13 @@ func (s *subscriber) enter(head, p []byte) bool {
 	if err == unix.EAGAIN {
 		return false
 	}
-	if err != nil || n < len(head)+len(p) { // can't be
+	if err != nil {
 		s.end()
+		return true
+	}
+	if n < len(head)+len(p) { // can't be
+		s.ledger.setWaiting(s.slot, waiting{behind: true})
+		s.queue(append(head[:len(head):len(head)], p...)[n:])
 	}
 	return true
 }

@@ -71,7 +71,7 @@ func (s *Server) tryUpgrade() error {
 	for more := true; more; {
 		select {
 		case sig := <-s.signals:
-			if n, ok := sig.(syscall.Signal); ok {
+			if n, ok := sig.(syscall.Signal); ok && n != unix.SIGUSR2 { // that is being done
 				h.Signals = append(h.Signals, int(n))
 			}
 		default:
@@ -94,7 +94,7 @@ func (s *Server) tryUpgrade() error {
 	}
 	fds := append([]int{h.Conn, h.Lock, h.EngineFD}, h.Files...)
 	inherit(fds, true)
-	s.log.Info("the keeper executes its program anew", "program", s.cfg.Keeper)
+	s.log.Info("the keeper executes its program anew", "path", s.cfg.Keeper)
 	args := []string{s.cfg.Keeper, "--exec-root", s.cfg.ExecRoot, "--resume", strconv.Itoa(mem)}
 	if s.cfg.Debug {
 		args = append(args, "--debug")
