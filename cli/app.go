@@ -59,7 +59,9 @@ func Main(args []string) int {
 	return app.Run(context.Background(), args)
 }
 
-func versionLine() string { return "skiff version " + version.Version + ", build " + version.Commit + "\n" }
+func versionLine() string {
+	return "skiff version " + version.Version + ", build " + version.Commit + "\n"
+}
 
 // Run runs the command line and returns the exit status.
 func (a *App) Run(ctx context.Context, args []string) int {
@@ -125,6 +127,10 @@ func (a *App) dispatch(ctx context.Context, args []string) error {
 	return cmd.execute(ctx, rest)
 }
 
+// notYet are docker's commands that are still to come.
+const notYet = "build builder buildx checkpoint commit compose config context cp diff export login logout manifest network node pause " +
+	"plugin port push rename search secret service stack stats swarm trust unpause update volume"
+
 // find resolves a command's name. A management command alone prints its help; then cmd is nil.
 func (a *App) find(args []string) (cmd *command, rest []string, err error) {
 	name := args[0]
@@ -149,8 +155,11 @@ func (a *App) find(args []string) (cmd *command, rest []string, err error) {
 	if s := lookup("", name); s != nil {
 		return a.command(s, name), args[1:], nil
 	}
-	return nil, nil, fmt.Errorf("skiff: unknown command: skiff %s%s\n\nRun 'skiff --help' for more information",
-		name, didYouMean(name, namesIn("")))
+	hint := didYouMean(name, namesIn(""))
+	if hasWord(notYet, name) {
+		hint = " (docker has it, skiff does not have it yet)"
+	}
+	return nil, nil, fmt.Errorf("skiff: unknown command: skiff %s%s\n\nRun 'skiff --help' for more information", name, hint)
 }
 
 // errWithHelp adds where to read more, as docker does for run and create.

@@ -232,7 +232,7 @@ func containerAbsent() map[string]map[string]any {
 	var noFlag *bool
 	return map[string]map[string]any{
 		"":      {"SizeRw": noNumber, "SizeRootFs": noNumber, "GraphDriver": noMap, "ExecIDs": noList, "Mounts": noList},
-		"State": {"Health": noMap},
+		"State": {"Health": noNumber}, // prints as <nil>, and is false
 		"Config": {
 			"ExposedPorts": noMap, "Healthcheck": noMap, "ArgsEscaped": false, "NetworkDisabled": false, "OnBuild": noList,
 			"StopSignal": "", "StopTimeout": noNumber, "Shell": noList, "Env": noList, "Cmd": noList, "Entrypoint": noList,

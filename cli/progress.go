@@ -19,14 +19,14 @@ import (
 // showProgress shows a stream of progress messages: on a terminal with a line for each id that changes in place, else with a
 // line for every new state. aux gets the messages' further data. The stream's own error ends it.
 func showProgress(w io.Writer, r io.Reader, aux func(json.RawMessage)) error {
-	d := &display{w: w, now: time.Now, width: func() int { return 200 }}
+	d := &display{w: w, now: time.Now}
 	if fd, ok := terminal(w); ok && os.Getenv("TERM") != "dumb" {
 		d.tty = true
-		d.width = func() int {
-			if cols, _, err := term.GetSize(fd); err == nil && cols > 0 {
-				return cols
+		d.size = func() (int, int) {
+			if cols, rows, err := term.GetSize(fd); err == nil && cols > 0 && rows > 0 {
+				return cols, rows
 			}
-			return 80
+			return 80, 24
 		}
 	}
 	err := client.Decode(r, func(m *client.Progress) error {
@@ -48,10 +48,10 @@ func showProgress(w io.Writer, r io.Reader, aux func(json.RawMessage)) error {
 
 // display draws progress.
 type display struct {
-	w     io.Writer
-	tty   bool
-	width func() int
-	now   func() time.Time
+	w    io.Writer
+	tty  bool
+	size func() (cols, rows int) // of the terminal
+	now  func() time.Time
 
 	lines  []*line // on a terminal: the lines that belong to ids, top to bottom
 	dirty  bool
@@ -62,8 +62,6 @@ type display struct {
 
 type line struct {
 	id, text string
-	started  time.Time
-	first    int64 // bytes that were there when the line began
 }
 
 const redrawEvery = 50 * time.Millisecond
@@ -126,11 +124,11 @@ func (d *display) update(m *client.Progress) {
 		}
 	}
 	if l == nil {
-		l = &line{id: m.ID, started: d.now()}
+		l = &line{id: m.ID}
 		d.lines = append(d.lines, l)
 	}
 	text := m.Status
-	if bar := d.bar(m, l); bar != "" {
+	if bar := d.bar(m); bar != "" {
 		text += " " + bar
 	}
 	if l.text == text {
@@ -144,7 +142,7 @@ func (d *display) update(m *client.Progress) {
 }
 
 // bar draws "[====>   ]  3.4MB/12MB". The width left of the line decides whether there is a bar.
-func (d *display) bar(m *client.Progress, l *line) string {
+func (d *display) bar(m *client.Progress) string {
 	p := m.Detail
 	if p == nil || p.Current <= 0 && p.Total <= 0 {
 		return ""
@@ -163,7 +161,7 @@ func (d *display) bar(m *client.Progress, l *line) string {
 	}
 	percent := min(int(float64(p.Current)/float64(p.Total)*100)/2, 50)
 	var bar string
-	if d.width() > 110 {
+	if cols, _ := d.size(); cols > 110 {
 		head := ""
 		if percent < 50 {
 			head = ">"
@@ -180,7 +178,8 @@ func (d *display) bar(m *client.Progress, l *line) string {
 	return bar + numbers
 }
 
-// draw brings the screen up to date: it goes up to the first line and rewrites all.
+// draw brings the screen up to date: it goes up to the first line and rewrites all. Of more lines than the screen has it shows
+// the last ones; what has scrolled away can't be changed any more.
 func (d *display) draw() {
 	if !d.dirty {
 		return
@@ -189,15 +188,16 @@ func (d *display) draw() {
 	if d.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", d.drawn)
 	}
-	cols := d.width()
-	for _, l := range d.lines {
+	cols, rows := d.size()
+	lines := d.lines[max(0, len(d.lines)-max(1, rows-1)):]
+	for _, l := range lines {
 		text := withID(l.id, l.text)
 		if len(text) > cols-1 {
 			text = text[:max(0, cols-1)] // a wrapped line would spoil the count of lines
 		}
 		b.WriteString("\r\x1b[2K" + text + "\n")
 	}
-	d.drawn, d.dirty = len(d.lines), false
+	d.drawn, d.dirty = len(lines), false
 	_, _ = io.WriteString(d.w, b.String())
 }
 
