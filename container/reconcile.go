@@ -35,7 +35,7 @@ type survey struct {
 //	any      runs      the daemon died                            adopted: handles, exits, network
 //	any      ended     it ended while nobody listened             its exit is taken in, as if it came now
 //	running  unknown   the machine, or the keeper too, died       exited with 255
-//	else     unknown   at most half-started                       its processes are killed, state as recorded
+//	else     unknown   at most half-started                       its processes are killed, state as recorded (--rm: removed)
 //	none     runs      removed or never acknowledged              killed
 //	none     ended     removal cut short                          forgotten
 //
@@ -274,12 +274,14 @@ func (m *Manager) settle(ctx context.Context, o *object, v *survey) {
 		o.set(&s)
 		m.warn("record that a container was lost", o.id, m.store.state(d, &s))
 	}
-	if _, half := v.runs[o.id]; half {
+	_, half := v.runs[o.id]
+	if half {
 		m.warn("release the network", o.id, m.cfg.Networks.Release(ctx, o.id))
 		m.warn("drop the record of a run", o.id, m.store.ended(o.id, nil))
 	}
-	// A --rm container that was created but not started belongs to a client who may still start it; one that ran is over.
-	if d.HostConfig.AutoRemove && !s.FinishedAt.IsZero() {
+	// A --rm container that was created but not started belongs to a client who may still start it. One that ran is over,
+	// and one whose start failed is removed too.
+	if d.HostConfig.AutoRemove && (half || !s.FinishedAt.IsZero()) {
 		m.warn("remove a container that ended", o.id, m.remove(ctx, o))
 	}
 }

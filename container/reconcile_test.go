@@ -70,6 +70,13 @@ func TestReconcile(t *testing.T) {
 			}
 			return id
 		}, false, api.StateCreated, 0},
+		{"half started --rm", func(w *world) string {
+			id := w.make("", true, false)
+			if err := w.store.starting(id, run{}); err != nil {
+				w.t.Fatal(err)
+			}
+			return id
+		}, false, "none", 0},
 		{"started, but nobody was told", func(w *world) string { // killed before the keeper's answer came
 			id := w.make("", false, false)
 			w.networks[id], w.groups[id] = true, &fakeGroup{w: w, id: id}
