@@ -266,6 +266,7 @@ func (s *Store) Collect(ctx context.Context, live Live) (Freed, error) {
 			return freed, fmt.Errorf("removing chain %s: %w", id, err)
 		}
 		delete(s.chains, id)
+		s.spares.drop(id)
 		freed.Chains = append(freed.Chains, id)
 	}
 	var failed []error

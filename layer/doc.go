@@ -10,7 +10,8 @@
 //	layer/diff/HEX/fs          an unpacked layer by diff id, as overlayfs wants it
 //	layer/diff/HEX/meta.json   its size and what must be known to stack it
 //	layer/chain/HEX            a chain id's layers, bottom first (JSON)
-//	layer/snapshot/ID          a container's changes: fs, work, and the link "chain" which makes the snapshot valid
+//	layer/rw/N                 a container's changes (fs), overlayfs's work, and the link "chain"
+//	layer/snapshot/ID          a link to the container's folder in rw
 //	layer/tmp, layer/trash     not finished, not needed any more; emptied at Open
 //
 // # Laws

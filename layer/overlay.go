@@ -74,6 +74,9 @@ func (s *Store) Mount(ctx context.Context, sn Snapshot) (*os.File, error) {
 	if sn.Chain != "" && len(sn.Lower) == 0 {
 		return nil, errs.New(errs.NotFound, "mounting snapshot %s: its layers %s are not in the store", sn.ID, sn.Chain)
 	}
+	if f := s.takeMount(sn.ID); f != nil {
+		return f, nil
+	}
 	f, err := s.overlay.mount(ctx, sn)
 	if errors.Is(err, unix.EINVAL) && sn.Volatile {
 		// A volatile mount leaves a mark, so that after a crash nobody takes for whole what was never synced. Here it

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,13 +16,16 @@ import (
 	"skiff/internal/errs"
 )
 
-// A snapshot's folder is valid once it has the symbolic link "chain", whose target is "chain:" or "volatile:" and the chain
-// id: one call makes it, whole or not at all.
+// A container's folder is layer/rw/N, with a number that is never used twice while the store is open: folders are made in
+// advance (spare.go), before anybody knows the container's id. It has the symbolic link "chain", whose target is "chain:"
+// or "volatile:" and the chain id. What makes it a snapshot is the link layer/snapshot/ID to it: one call, whole or not at
+// all.
 const (
 	chainLink      = "chain"
 	markDurable    = "chain:"
 	markVolatile   = "volatile:"
 	snapshotFolder = "snapshot"
+	rwFolder       = "rw"
 )
 
 func checkSnapshotID(id string) error {
@@ -38,34 +42,66 @@ func (s *Store) Prepare(_ context.Context, id string, chainID digest.Digest, vol
 	if err := checkSnapshotID(id); err != nil {
 		return Snapshot{}, err
 	}
+	k := spareKey{chainID, volatile}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sn, ok := s.snaps[id]; ok {
-		if sn.Chain != chainID || sn.Volatile != volatile {
-			return Snapshot{}, errs.New(errs.Conflict, "snapshot %s exists on other layers", id)
+	old, exists := s.snaps[id]
+	c, err := s.chainOf(chainID)
+	sp := s.spares.take(k)
+	s.mu.Unlock()
+	if sp != nil && (exists || err != nil) {
+		s.dropSpare(sp)
+	}
+	if exists {
+		return existing(old, k)
+	}
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if sp == nil {
+		if sp, err = s.makeSpare(c, k); err != nil {
+			s.dropSpare(sp)
+			return Snapshot{}, spaceErr(fmt.Errorf("preparing snapshot %s: %w", id, err))
 		}
-		return sn, nil
 	}
-	root := rootAttr{mode: 0o755}
-	var lower []string
-	if chainID != "" {
-		c := s.chains[chainID]
-		if c == nil {
-			return Snapshot{}, errs.New(errs.NotFound, "layers %s are not in the store", chainID)
-		}
-		root, lower = c.root, c.lower
+	sn, err := s.name(sp, id, c, k)
+	if err != nil {
+		s.dropSpare(sp)
 	}
-	sn := s.newSnapshot(id, chainID, lower, volatile)
-	if err := makeSnapshot(sn, root); err != nil {
-		os.RemoveAll(s.path(snapshotFolder, id))
-		return Snapshot{}, spaceErr(fmt.Errorf("preparing snapshot %s: %w", id, err))
+	return sn, err
+}
+
+func existing(sn Snapshot, k spareKey) (Snapshot, error) {
+	if sn.Chain != k.chain || sn.Volatile != k.volatile {
+		return Snapshot{}, errs.New(errs.Conflict, "snapshot %s exists on other layers", sn.ID)
 	}
-	s.snaps[id] = sn
 	return sn, nil
 }
 
-func (s *Store) newSnapshot(id string, chainID digest.Digest, lower []string, volatile bool) Snapshot {
-	dir := s.path(snapshotFolder, id)
+// name makes a spare the snapshot id. After an error, or if somebody else was faster, it is still the caller's.
+func (s *Store) name(sp *spare, id string, c *chain, k spareKey) (Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.snaps[id]; ok {
+		return Snapshot{}, errs.New(errs.Conflict, "snapshot %s is being made by another call", id)
+	}
+	if s.chains[k.chain] != c {
+		return Snapshot{}, errs.New(errs.NotFound, "layers %s are not in the store", k.chain)
+	}
+	if err := unix.Symlink("../"+rwFolder+"/"+sp.name, s.path(snapshotFolder, id)); err != nil {
+		return Snapshot{}, spaceErr(fmt.Errorf("preparing snapshot %s: %w", id, err))
+	}
+	sn := sp.sn
+	sn.ID = id
+	s.snaps[id] = sn
+	if sp.mount != nil {
+		s.mounts[id] = sp.mount
+	}
+	s.spares.expect(k)
+	return sn, nil
+}
+
+func (s *Store) newSnapshot(id, rw string, chainID digest.Digest, lower []string, volatile bool) Snapshot {
+	dir := s.path(rwFolder, rw)
 	return Snapshot{ID: id, Chain: chainID, Lower: lower, Upper: dir + "/fs", Work: dir + "/work", Volatile: volatile}
 }
 
@@ -95,32 +131,63 @@ func (s *Store) loadSnapshots() error {
 	if err != nil {
 		return err
 	}
+	used := map[string]bool{}
 	for _, e := range entries {
-		mark, err := os.Readlink(s.path(snapshotFolder, e.Name(), chainLink))
-		c, durable := strings.CutPrefix(mark, markDurable)
-		v, volatile := strings.CutPrefix(mark, markVolatile)
-		if err != nil || !durable && !volatile {
-			s.log.Info("removing a half-made snapshot", "snapshot", e.Name())
+		sn, rw, err := s.loadSnapshot(e.Name())
+		if err != nil {
+			s.log.Info("removing a half-made snapshot", "snapshot", e.Name(), "error", err)
 			if err := s.trash.take(s.path(snapshotFolder, e.Name())); err != nil {
 				return err
 			}
 			continue
 		}
-		id := digest.Digest(c)
-		if volatile {
-			id = digest.Digest(v)
+		used[rw] = true
+		s.snaps[sn.ID] = sn
+	}
+	if entries, err = os.ReadDir(s.path(rwFolder)); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if n, err := strconv.ParseUint(e.Name(), 10, 63); err == nil && n > s.lastRW.Load() {
+			s.lastRW.Store(n)
 		}
-		var lower []string
-		if id != "" {
-			if ch := s.chains[id]; ch != nil {
-				lower = ch.lower
-			} else {
-				s.log.Warn("a snapshot's layers are missing", "snapshot", e.Name(), "chain", id)
+		if !used[e.Name()] {
+			if err := s.trash.take(s.path(rwFolder, e.Name())); err != nil {
+				return err
 			}
 		}
-		s.snaps[e.Name()] = s.newSnapshot(e.Name(), id, lower, volatile)
 	}
 	return nil
+}
+
+func (s *Store) loadSnapshot(id string) (Snapshot, string, error) {
+	to, err := os.Readlink(s.path(snapshotFolder, id))
+	if err != nil {
+		return Snapshot{}, "", err
+	}
+	rw := filepath.Base(to)
+	mark, err := os.Readlink(s.path(rwFolder, rw, chainLink))
+	if err != nil {
+		return Snapshot{}, "", err
+	}
+	c, durable := strings.CutPrefix(mark, markDurable)
+	v, volatile := strings.CutPrefix(mark, markVolatile)
+	if !durable && !volatile {
+		return Snapshot{}, "", fmt.Errorf("its mark is %q", mark)
+	}
+	chainID := digest.Digest(c)
+	if volatile {
+		chainID = digest.Digest(v)
+	}
+	var lower []string
+	if chainID != "" {
+		if ch := s.chains[chainID]; ch != nil {
+			lower = ch.lower
+		} else {
+			s.log.Warn("a snapshot's layers are missing", "snapshot", id, "chain", chainID)
+		}
+	}
+	return s.newSnapshot(id, rw, chainID, lower, volatile), rw, nil
 }
 
 // Snapshot finds a snapshot; class errs.NotFound if it is not there.
@@ -153,10 +220,21 @@ func (s *Store) Discard(_ context.Context, id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.trash.take(s.path(snapshotFolder, id)); err != nil {
+	sn, ok := s.snaps[id]
+	if !ok {
+		return nil
+	}
+	if err := os.Remove(s.path(snapshotFolder, id)); err != nil && !isNotExist(err) {
 		return fmt.Errorf("discarding snapshot %s: %w", id, err)
 	}
 	delete(s.snaps, id)
+	if m := s.mounts[id]; m != nil { // made in advance and never asked for
+		delete(s.mounts, id)
+		m.Close()
+	}
+	if err := s.trash.take(filepath.Dir(sn.Upper)); err != nil {
+		return fmt.Errorf("discarding snapshot %s: %w", id, err)
+	}
 	return nil
 }
 

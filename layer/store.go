@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
@@ -40,6 +41,9 @@ type Store struct {
 	snaps   map[string]Snapshot
 	held    map[string]int // keys (heldBlob…) of what holds need
 	flights map[digest.Digest]*flight
+	mounts  map[string]*os.File // of snapshots whose mount was made in advance and not taken yet
+	lastRW  atomic.Uint64       // the last number of a folder in layer/rw
+	spares  spares
 }
 
 // diff is an unpacked layer; immutable.
@@ -105,8 +109,11 @@ func Open(ctx context.Context, root string, opt Options) (*Store, error) {
 		snaps:   map[string]Snapshot{},
 		held:    map[string]int{},
 		flights: map[digest.Digest]*flight{},
+		mounts:  map[string]*os.File{},
 	}
+	s.spares.init(s)
 	if err := s.open(ctx); err != nil {
+		s.spares.stop()
 		if s.trash != nil {
 			s.trash.stop()
 		}
@@ -118,7 +125,7 @@ func Open(ctx context.Context, root string, opt Options) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context) error {
-	for _, dir := range []string{s.path("diff"), s.path("chain"), s.path("snapshot"), s.path("tmp"), s.path("trash"), filepath.Join(s.root, "blobs", "sha256")} {
+	for _, dir := range []string{s.path("diff"), s.path("chain"), s.path(snapshotFolder), s.path(rwFolder), s.path("tmp"), s.path("trash"), filepath.Join(s.root, "blobs", "sha256")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return err
 		}
@@ -323,6 +330,13 @@ func ChainID(diffs []digest.Digest) digest.Digest {
 
 // Close ends the background work and gives the store free for another process. Running transfers must have ended.
 func (s *Store) Close() error {
+	s.spares.stop()
+	s.mu.Lock()
+	for id, m := range s.mounts {
+		m.Close()
+		delete(s.mounts, id)
+	}
+	s.mu.Unlock()
 	s.trash.stop()
 	return errors.Join(s.rfd.Close(), s.lock.Close())
 }
