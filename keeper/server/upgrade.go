@@ -274,6 +274,13 @@ func resume(f *flags, l Launcher, log *slog.Logger) (int, error) {
 	for _, sig := range h.Signals {
 		s.signals <- syscall.Signal(sig)
 	}
+	var conn *wire.Conn
+	if h.Conn >= 0 {
+		if conn, err = wire.NewConn(h.Conn); err != nil {
+			return 1, err
+		}
+		s.conn = conn // ends may be told before serve begins
+	}
 	files := wire.Files(h.Files)
 	for i := range h.Processes {
 		for j := range h.Processes[i].Subscribers { // what waits for them comes along
@@ -300,12 +307,6 @@ func resume(f *flags, l Launcher, log *slog.Logger) (int, error) {
 	}
 	if err := s.beginAll(limbo); err != nil {
 		return 1, err
-	}
-	var conn *wire.Conn
-	if h.Conn >= 0 {
-		if conn, err = wire.NewConn(h.Conn); err != nil {
-			return 1, err
-		}
 	}
 	if conn == nil && s.engine.pid > 0 { // it is between its connection's end and its own
 		code, killed := s.awaitEngine()
