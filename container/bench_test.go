@@ -16,19 +16,18 @@ func BenchmarkLife(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/rm=%v", mode, rm), func(b *testing.B) {
 				r := newRig(b)
 				below := r.timed()
-				var parts [4]time.Duration
 				for b.Loop() {
 					opt := shell("")
 					opt.Config.Cmd = []string{"true"}
 					opt.HostConfig.NetworkMode, opt.HostConfig.AutoRemove = api.NetworkMode(mode), rm
-					t := time.Now()
-					lap := func(i int) {
-						now := time.Now()
-						parts[i] += now.Sub(t)
-						t = now
+					whole := time.Now()
+					t := whole
+					lap := func(what string) {
+						below.since(what, t)
+						t = time.Now()
 					}
 					id := r.create(opt)
-					lap(0)
+					lap("create")
 					cond := WaitNextExit
 					if rm {
 						cond = WaitRemoved
@@ -40,20 +39,18 @@ func BenchmarkLife(b *testing.B) {
 					if err := r.Start(b.Context(), id, ""); err != nil {
 						b.Fatal(err)
 					}
-					lap(1)
+					lap("start")
 					<-w
-					lap(2)
+					lap("wait")
 					if !rm {
 						if err := r.Remove(b.Context(), id, RemoveOptions{}); err != nil {
 							b.Fatal(err)
 						}
 					}
-					lap(3)
+					lap("remove")
+					below.since("all", whole)
 				}
 				below.report(b)
-				for i, name := range []string{"create", "start", "wait", "remove"} {
-					b.ReportMetric(float64(parts[i].Microseconds())/float64(b.N), name+"-us/op")
-				}
 			})
 		}
 	}
@@ -69,6 +66,7 @@ func BenchmarkExec(b *testing.B) {
 	below := r.timed()
 	defer below.report(b)
 	for b.Loop() {
+		start := time.Now()
 		eid, err := r.ExecCreate(b.Context(), id, api.ExecCreateRequest{Cmd: []string{"true"}, AttachStdout: true, AttachStderr: true})
 		if err != nil {
 			b.Fatal(err)
@@ -80,6 +78,7 @@ func BenchmarkExec(b *testing.B) {
 		if err := sess.Run(b.Context(), nil, io.Discard); err != nil {
 			b.Fatal(err)
 		}
+		below.since("all", start)
 	}
 }
 

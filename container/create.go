@@ -7,9 +7,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/moby/moby/api/types/events"
-
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"skiff/image"
 	"skiff/internal/errs"
@@ -148,6 +148,9 @@ func (m *Manager) makeContainer(ctx context.Context, d *definition) error {
 		recorded = fmt.Errorf("create container %s: record it: %w", d.Name, recorded)
 	} else {
 		m.warn("undo a creation: forget the record", d.ID, m.store.forget(d))
+	}
+	if joined := errors.Join(err, recorded); errors.Is(joined, unix.ENOSPC) || errors.Is(joined, unix.EDQUOT) {
+		err, recorded = errs.As(errs.Exhausted, joined), nil
 	}
 	m.warn("undo a creation: discard the snapshot", d.ID, m.cfg.Layers.Discard(context.WithoutCancel(ctx), d.ID))
 	m.warn("undo a creation: remove the folder", d.ID, os.RemoveAll(m.dir(d.ID)))

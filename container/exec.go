@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// execMemory is how long an exec that has ended can be inspected, at least.
+	// An exec that has ended can be inspected for execMemory, unless execsKept newer ones of its container push it out.
 	execMemory = 5 * time.Minute
+	execsKept  = 200
 	// resizePatience is how long a resize waits for an exec that is being started.
 	resizePatience = 10 * time.Second
 )
@@ -97,10 +98,12 @@ func (m *Manager) addExec(o *object, e *exec) {
 	old := time.Now().Add(-execMemory)
 	var drop []string
 	o.mu.Lock()
+	excess := len(o.execs) - execsKept
 	o.execs = slices.DeleteFunc(o.execs, func(x *exec) bool {
-		if !x.forgettable(old) {
+		if !x.forgettable(old) && (excess <= 0 || !x.over()) {
 			return false
 		}
+		excess--
 		drop = append(drop, x.id)
 		return true
 	})
@@ -120,6 +123,13 @@ func (e *exec) forgettable(before time.Time) bool {
 		return e.endedAt.Before(before)
 	}
 	return !e.claimed && e.created.Before(before)
+}
+
+// over says that the exec has ended.
+func (e *exec) over() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.exitCode != nil
 }
 
 // dropExecs forgets all execs of a container that was removed.

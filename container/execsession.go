@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -125,6 +126,7 @@ func (m *Manager) Resize(_ context.Context, name string, height, width uint) err
 	if err := resize(l.master, height, width); err != nil {
 		return errs.New(errs.Of(err), "cannot resize container %s: %w", o.id, err)
 	}
+	m.publish(o, events.ActionResize, "height", strconv.FormatUint(uint64(height), 10), "width", strconv.FormatUint(uint64(width), 10))
 	return nil
 }
 

@@ -3,16 +3,21 @@ package container
 import (
 	"context"
 	"errors"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
 
 	"skiff/keeper"
 )
 
 // codeUnknown is the exit code of a container whose end nobody saw. dockerd shows the same.
 const codeUnknown = 255
+
+// destroyTimeout is for processes that the kernel can't end, because they wait for a disk for example.
+const destroyTimeout = 10 * time.Second
 
 // exited takes the end of a container's process in. It is one of the object's commands. Whoever waits is told when the
 // ports and the address are free again; the control group and the keeper's memory go in the background.
@@ -24,6 +29,11 @@ func (m *Manager) exited(ctx context.Context, o *object, e keeper.Exit) {
 	}
 	o.mu.Lock()
 	l := o.live
+	if l != nil && l.pidfd != nil && !ended(l.pidfd) {
+		o.mu.Unlock()
+		m.log.Info("the end of a former run was told again", "container", shortID(o.id), "at", e.At)
+		return
+	}
 	o.live = nil
 	o.mu.Unlock()
 	oom := false
@@ -48,6 +58,7 @@ func (m *Manager) exited(ctx context.Context, o *object, e keeper.Exit) {
 	if oom {
 		m.publish(o, events.ActionOOM)
 	}
+	m.publishNetwork(o, s.Endpoint, events.ActionDisconnect)
 	m.publish(o, events.ActionDie, "exitCode", strconv.Itoa(next.ExitCode),
 		"execDuration", strconv.Itoa(int(next.FinishedAt.Sub(next.StartedAt).Seconds())))
 	o.tell(WaitNotRunning, WaitNextExit)
@@ -58,6 +69,24 @@ func (m *Manager) exited(ctx context.Context, o *object, e keeper.Exit) {
 	if d.HostConfig.AutoRemove && !o.keep {
 		m.warn("remove a container that ended", o.id, m.remove(ctx, o))
 	}
+}
+
+// ended asks the kernel whether a process has ended: its pidfd is readable then. The keeper tells each end at least once, so
+// that the end of a former run of the same name may come again.
+func ended(pidfd *os.File) bool {
+	c, err := pidfd.SyscallConn()
+	if err != nil {
+		return true
+	}
+	n := 0
+	cerr := c.Control(func(fd uintptr) {
+		for {
+			if n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != unix.EINTR {
+				return
+			}
+		}
+	})
+	return n > 0 || err != nil || cerr != nil
 }
 
 // end fills an exit in.
@@ -82,10 +111,15 @@ func (m *Manager) sweep(o *object, l *live, process string) {
 		defer close(done)
 		ctx := context.Background()
 		if l != nil && l.group != nil {
-			// With a pid namespace of its own all processes are dead already.
-			err := l.group.Kill(ctx)
-			m.warn("remove the control group", o.id, errors.Join(err, l.group.Remove(ctx)))
+			m.warn("remove the control group", o.id, destroy(ctx, l.group))
 		}
 		m.warn("have the keeper forget", o.id, m.cfg.Keeper.Forget(ctx, process))
 	})
+}
+
+// destroy kills what is left in a control group (with a pid namespace of its own nothing is) and removes it.
+func destroy(ctx context.Context, g Group) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+	defer cancel()
+	return errors.Join(g.Kill(ctx), g.Remove(ctx))
 }

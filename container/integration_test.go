@@ -12,6 +12,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 
 	"skiff/internal/errs"
+	"skiff/keeper"
 )
 
 func TestRun(t *testing.T) {
@@ -264,6 +265,9 @@ func TestExec(t *testing.T) {
 			t.Errorf("second start: %v", err)
 		}
 	}
+	if r.ended(keeper.Exit{ID: id, Code: 3, At: time.Now()}); !r.running(id) { // of a former run
+		t.Error("an end that was told again ended the container")
+	}
 	top, err := r.Top(t.Context(), id, "")
 	if err != nil || len(top.Processes) != 1 || top.Processes[0][7] != "sleep 1000" {
 		t.Errorf("top: %v %+v", err, top)
@@ -287,6 +291,16 @@ func TestExec(t *testing.T) {
 	if d := time.Since(started); d > 2*time.Second {
 		t.Errorf("the stop took %v", d)
 	}
+}
+
+// running waits until all that is known was taken in.
+func (r *rig) running(id string) bool {
+	r.t.Helper()
+	o := r.index.get(id)
+	if err := o.queue.do(r.t.Context(), func(context.Context) error { return nil }); err != nil {
+		r.t.Fatal(err)
+	}
+	return o.status().alive()
 }
 
 func TestAdopt(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/events"
 
 	"skiff/internal/errs"
+	"skiff/network"
 )
 
 // object is one container. Its queue's commands are the only ones to change it; everybody may read the definition and the
@@ -184,5 +185,18 @@ func (m *Manager) publish(o *object, action events.Action, more ...string) {
 	m.cfg.Events.Publish(events.Message{
 		Type: events.ContainerEventType, Action: action, Scope: "local",
 		Actor: events.Actor{ID: o.id, Attributes: attrs}, Time: now.Unix(), TimeNano: now.UnixNano(),
+	})
+}
+
+// publishNetwork tells that a container came to a network or left it.
+func (m *Manager) publishNetwork(o *object, ep *network.Endpoint, action events.Action) {
+	if ep == nil {
+		return
+	}
+	m.cfg.Events.Publish(events.Message{
+		Type: events.NetworkEventType, Action: action,
+		Actor: events.Actor{ID: ep.NetworkID, Attributes: map[string]string{
+			"container": o.id, "name": string(o.def().HostConfig.NetworkMode), "type": "bridge",
+		}},
 	})
 }

@@ -248,7 +248,7 @@ func (m *Manager) removeGroups(ctx context.Context, v *survey) error {
 		}
 		g, err := m.cfg.Runtime.FindGroup(id, h)
 		if err == nil {
-			err = errors.Join(g.Kill(ctx), g.Remove(ctx))
+			err = destroy(ctx, g)
 		}
 		m.warn("remove a control group that no running container has", id, err)
 	}

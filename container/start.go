@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -101,19 +102,20 @@ func (s *startup) run(ctx context.Context) (keeper.Process, error) {
 
 // prepare makes the root, the network and the control group side by side.
 func (s *startup) prepare(ctx context.Context) error {
-	connected := make(chan error, 1)
+	connected, grouped := make(chan error, 1), make(chan error, 1)
 	go func() { connected <- s.connect(ctx) }()
+	go func() {
+		g, err := s.m.cfg.Runtime.NewGroup(ctx, s.o.id, s.d.HostConfig)
+		if err == nil {
+			s.group = g
+		}
+		grouped <- err
+	}()
 	err := s.mountRoot(ctx)
-	if err == nil {
-		s.group, err = s.m.cfg.Runtime.NewGroup(ctx, s.o.id, s.d.HostConfig)
-	}
 	if err == nil {
 		s.streams, err = s.newStreams()
 	}
-	if cerr := <-connected; cerr != nil {
-		return cerr
-	}
-	return err
+	return cmp.Or(<-connected, err, <-grouped)
 }
 
 func (s *startup) newStreams() (*streams, error) {
@@ -210,6 +212,7 @@ func (s *startup) running(p keeper.Process) error {
 	}
 	s.taps = nil
 	m.warn("record a start", o.id, m.store.state(s.d, next))
+	m.publishNetwork(o, s.endpoint, events.ActionConnect)
 	m.publish(o, events.ActionStart)
 	return nil
 }
@@ -232,7 +235,7 @@ func (s *startup) undo(ctx context.Context) {
 	m, id := s.m, s.o.id
 	m.warn("undo a start: release the network", id, m.cfg.Networks.Release(ctx, id))
 	if s.group != nil {
-		m.warn("undo a start: remove the control group", id, s.group.Remove(ctx))
+		m.warn("undo a start: remove the control group", id, destroy(ctx, s.group))
 	}
 	m.warn("undo a start: drop the record", id, m.store.ended(id, nil))
 }

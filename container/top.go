@@ -14,6 +14,7 @@ import (
 	"time"
 
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
 	"skiff/internal/errs"
@@ -42,6 +43,7 @@ func (m *Manager) Top(ctx context.Context, name, psArgs string) (api.TopResponse
 		pids = []int{l.pid}
 	}
 	slices.Sort(pids)
+	m.publish(o, events.ActionTop)
 	if psArgs == "" || psArgs == defaultPSArgs {
 		return readProcesses(pids)
 	}
