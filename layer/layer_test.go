@@ -133,8 +133,14 @@ func TestManyLayersBothWays(t *testing.T) {
 	}
 }
 
-func TestLongRoot(t *testing.T) {
-	s := openStore(t, filepath.Join(t.TempDir(), strings.Repeat("long,: ", 30), strings.Repeat("x", 200)), Options{})
+func TestOddRoots(t *testing.T) {
+	for _, dir := range []string{strings.Repeat("long,: ", 30) + "/" + strings.Repeat("x", 200), `a\b, c:d`} {
+		oddRoot(t, filepath.Join(t.TempDir(), dir))
+	}
+}
+
+func oddRoot(t *testing.T, root string) {
+	s := openStore(t, root, Options{})
 	defer s.Close()
 	one := makeTar(t, file("a", "b"))
 	c := apply(t, s, source(one, one, nil))

@@ -170,8 +170,8 @@ const maxFsconfig = 256
 
 // folder sets a path. A long one is given through a descriptor, which the kernel resolves at once.
 func (c *fsContext) folder(key, path string) {
-	// A colon in "lowerdir+" is a part of the name, as in the others.
-	if c.err != nil || len(path) < maxFsconfig {
+	// A colon is a part of the name in all of them; backslashes are taken for escapes in some, in some kernels.
+	if c.err != nil || len(path) < maxFsconfig && !strings.Contains(path, `\`) {
 		c.set(key, path)
 		return
 	}

@@ -136,7 +136,11 @@ func (u *unpacker) parentAfter(dir string, links int) (*openDir, error) {
 	if err := setFolder(pd, base, 0, 0, 0o755); err != nil {
 		return nil, fmt.Errorf("making the parent %q: %w", shorten(dir), err)
 	}
-	u.implied[path.Join(u.dirs.real(pd), base)] = true
+	p := path.Join(u.dirs.real(pd), base)
+	u.implied[p] = true
+	if err := u.count(p); err != nil {
+		return nil, err
+	}
 	return u.dirs.open(dir)
 }
 

@@ -3,6 +3,7 @@ package unpack
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -107,6 +108,9 @@ func (u *unpacker) copy(fd int, hdr *tar.Header) error {
 	sparse := hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.major"] != "" || hdr.PAXRecords["GNU.sparse.map"] != ""
 	var off int64
 	for off < hdr.Size {
+		if off&(1<<26-1) == 0 && u.ctx.Err() != nil { // a hole of many gigabytes reads nothing
+			return context.Cause(u.ctx)
+		}
 		n, err := io.ReadFull(u.tr, u.buf[:min(int64(len(u.buf)), hdr.Size-off)])
 		if n > 0 {
 			if werr := writeAt(fd, u.buf[:n], off, sparse); werr != nil {
@@ -170,7 +174,9 @@ func (u *unpacker) folder(d *openDir, p, base string, hdr *tar.Header) error {
 		c.refresh()
 	}
 	delete(u.implied, p)
-	u.mtimes[p] = times(hdr)
+	if err := u.remember(p, hdr); err != nil {
+		return err
+	}
 	return setXattrs(d.fd, base, -1, hdr)
 }
 

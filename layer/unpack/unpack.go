@@ -20,13 +20,17 @@ import (
 type Limits struct {
 	Entries int64 // headers in the tar; default 4,000,000
 	Bytes   int64 // sum of the files' sizes in bytes, holes included; default 256 GiB
+	Paths   int64 // bytes of the folders' paths, which are kept in memory until the end; default 128 MiB
 }
 
 const (
 	defaultEntries = 4_000_000
 	defaultBytes   = 256 << 30
 	// maxPath is PATH_MAX without its NUL: longer paths can't be given to the kernel in one piece, by nobody.
-	maxPath = 4095
+	maxPath      = 4095
+	defaultPaths = 128 << 20
+	// maxTail is how many bytes may follow the tar's end marker; GNU tar pads to 10 kB.
+	maxTail = 64 << 20
 )
 
 // Options of Unpack.
@@ -54,7 +58,11 @@ func Unpack(ctx context.Context, root int, r io.Reader, opt Options) (Result, er
 	if opt.Limits.Bytes == 0 {
 		opt.Limits.Bytes = defaultBytes
 	}
+	if opt.Limits.Paths == 0 {
+		opt.Limits.Paths = defaultPaths
+	}
 	u := &unpacker{
+		ctx:     ctx,
 		opt:     opt,
 		tr:      tar.NewReader(r),
 		dirs:    newDirCache(root),
@@ -63,7 +71,7 @@ func Unpack(ctx context.Context, root int, r io.Reader, opt Options) (Result, er
 		buf:     make([]byte, 128<<10),
 	}
 	defer u.dirs.close()
-	err := u.run(ctx)
+	err := u.run()
 	if err == nil {
 		err = u.finish()
 	}
@@ -71,23 +79,29 @@ func Unpack(ctx context.Context, root int, r io.Reader, opt Options) (Result, er
 		return Result{}, err
 	}
 	// What follows the end marker belongs to the layer's digest; a reader that hashes must see it.
-	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{io.LimitReader(r, opt.Limits.Bytes)}, u.buf); err != nil {
+	n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{io.LimitReader(r, maxTail+1)}, u.buf)
+	if err != nil {
 		return Result{}, fmt.Errorf("reading the layer's end: %w", err)
+	}
+	if n > maxTail {
+		return Result{}, errs.New(errs.Invalid, "more than %d bytes follow the end of the layer's tar", maxTail)
 	}
 	return u.res, nil
 }
 
 type unpacker struct {
+	ctx     context.Context
 	opt     Options
 	tr      *tar.Reader
 	dirs    *dirCache
 	mtimes  map[string][2]unix.Timespec // folders' times by path; set last, since each new entry changes them
 	implied map[string]bool
+	paths   int64 // bytes of the keys of mtimes and implied
 	res     Result
 	buf     []byte
 }
 
-func (u *unpacker) run(ctx context.Context) error {
+func (u *unpacker) run() error {
 	for {
 		hdr, err := u.tr.Next()
 		switch {
@@ -103,8 +117,8 @@ func (u *unpacker) run(ctx context.Context) error {
 		if u.res.Entries > u.opt.Limits.Entries {
 			return errs.New(errs.Invalid, "layer has more than %d entries", u.opt.Limits.Entries)
 		}
-		if u.res.Entries%64 == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
+		if u.res.Entries%64 == 0 && u.ctx.Err() != nil {
+			return context.Cause(u.ctx)
 		}
 		if err := u.entry(hdr); err != nil {
 			return fmt.Errorf("unpacking %q: %w", shorten(hdr.Name), err)
@@ -196,8 +210,23 @@ func (u *unpacker) rootEntry(hdr *tar.Header) error {
 		return fmt.Errorf("chmod: %w", err)
 	}
 	d.refresh()
-	u.mtimes[""] = times(hdr)
+	if err := u.remember("", hdr); err != nil {
+		return err
+	}
 	return setXattrs(d.fd, ".", -1, hdr)
+}
+
+// remember keeps a folder's times for the end.
+func (u *unpacker) remember(p string, hdr *tar.Header) error {
+	u.mtimes[p] = times(hdr)
+	return u.count(p)
+}
+
+func (u *unpacker) count(p string) error {
+	if u.paths += int64(len(p)) + 64; u.paths > u.opt.Limits.Paths {
+		return errs.New(errs.Invalid, "the paths of the layer's folders are longer than %d bytes together", u.opt.Limits.Paths)
+	}
+	return nil
 }
 
 // finish sets the folders' times, which creating their contents has changed.

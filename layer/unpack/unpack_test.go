@@ -326,6 +326,17 @@ func TestLimits(t *testing.T) {
 	if _, _, err := unpackIn(t, &b, Options{}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("a size that lies: %v", err)
 	}
+	tail := io.MultiReader(bytes.NewReader(in), io.LimitReader(zeroes{}, 65<<20))
+	if _, _, err := unpackIn(t, tail, Options{}); err == nil || !strings.Contains(err.Error(), "follow the end") {
+		t.Errorf("a long tail: %v", err)
+	}
+	var deep []ent // each makes a thousand folders
+	for i := range 4 {
+		deep = append(deep, reg(fmt.Sprint(i, strings.Repeat("/y", 1500), "/f"), ""))
+	}
+	if _, _, err := unpackIn(t, bytes.NewReader(build(t, deep...)), Options{Limits: Limits{Paths: 3 << 20}}); err == nil || !strings.Contains(err.Error(), "paths of the layer's folders") {
+		t.Errorf("very many folders: %v", err)
+	}
 	if _, _, err := unpackIn(t, bytes.NewReader(in[:len(in)-3000]), Options{}); err == nil {
 		t.Error("a cut tar was taken")
 	}
@@ -406,3 +417,7 @@ func FuzzUnpack(f *testing.F) {
 		_ = filepath.WalkDir(root, func(_ string, _ fs.DirEntry, err error) error { return err })
 	})
 }
+
+type zeroes struct{}
+
+func (zeroes) Read(b []byte) (int, error) { clear(b); return len(b), nil }
