@@ -130,6 +130,9 @@ func (c *Client) startKeeper() (conn *wire.Conn, ended <-chan int, err error) {
 
 // handOver gives a new keeper all that the vault holds.
 func (c *Client) handOver(ctx context.Context, conn *wire.Conn) error {
+	if err := c.introduce(ctx, conn); err != nil {
+		return fmt.Errorf("introduce ourselves: %w", err)
+	}
 	c.mu.Lock()
 	ids := make([]string, 0, len(c.vault))
 	for id := range c.vault {
@@ -159,7 +162,15 @@ func (c *Client) handOver(ctx context.Context, conn *wire.Conn) error {
 			return fmt.Errorf("hand over the files stashed as %s: %w", name, err)
 		}
 	}
-	m := &wire.Message{Op: wire.OpAdopted, EnginePID: os.Getpid()}
+	if err := c.exchange(ctx, conn, &wire.Message{Op: wire.OpAdopted}, nil, nil, nil); err != nil {
+		return fmt.Errorf("hand over: %w", err)
+	}
+	return nil
+}
+
+// introduce tells a new keeper what it needs to go on alone, should this process die meanwhile.
+func (c *Client) introduce(ctx context.Context, conn *wire.Conn) error {
+	m := &wire.Message{Op: wire.OpHello, EnginePID: os.Getpid()}
 	c.mu.Lock()
 	cfg := c.cfg
 	m.Config, m.Limbo = &cfg, c.limbo
@@ -174,10 +185,7 @@ func (c *Client) handOver(ctx context.Context, conn *wire.Conn) error {
 	m.Engine = &engine
 	err = c.exchange(ctx, conn, m, nil, files, nil)
 	closeAll(files)
-	if err != nil {
-		return fmt.Errorf("hand over: %w", err)
-	}
-	return nil
+	return err
 }
 
 // packProcess puts a process into a message, with duplicates of its files: the vault's own may be closed meanwhile.

@@ -95,25 +95,30 @@ func (p *proc) adoptSubscriber(w *wire.Subscriber, files wire.Files) {
 	p.subs = append(p.subs, sub)
 }
 
-// takeOver brings to life what was adopted.
-func (s *Server) takeOver(m *wire.Message, files wire.Files) error {
-	if s.pool != nil {
-		return errs.New(errs.Conflict, "this keeper has taken over already")
+// inherit takes what the engine says of the dead keeper first of all: with it, and the state files, this keeper can go on even
+// if the engine dies before it has handed over everything.
+func (s *Server) inherit(m *wire.Message, files wire.Files) {
+	if m.Config == nil || s.pool != nil {
+		return
 	}
-	if m.Config != nil {
-		cfg := *m.Config
-		cfg.Keeper = s.cfg.Keeper
-		s.cfg = cfg
-	}
+	cfg := *m.Config
+	cfg.Keeper = s.cfg.Keeper
+	s.cfg = cfg
 	if m.Engine != nil {
 		s.setEngine(m.EnginePID, files.Take(*m.Engine))
 	}
-	var limbo []pipe
 	for _, l := range m.Limbo {
-		limbo = append(limbo, pipe{files.Take(l.R), files.Take(l.W)})
+		s.limbo = append(s.limbo, pipe{files.Take(l.R), files.Take(l.W)})
+	}
+}
+
+// takeOver brings to life what was adopted.
+func (s *Server) takeOver() error {
+	if s.pool != nil {
+		return errs.New(errs.Conflict, "this keeper has taken over already")
 	}
 	s.dismissStrangers()
-	return s.beginAll(limbo)
+	return s.beginAll(s.limbo)
 }
 
 // beginAll finishes what a former keeper was in the middle of, and starts the pumps.
@@ -292,11 +297,14 @@ func (s *Server) recover() error {
 		return err
 	}
 	for _, st := range states {
+		if s.procs[st.ID] != nil { // handed over before the engine died
+			continue
+		}
 		if err := s.recoverProcess(&st); err != nil {
 			s.log.Error("a process can't be taken over", "id", st.ID, "error", err)
 		}
 	}
-	return s.beginAll(nil)
+	return s.beginAll(s.limbo)
 }
 
 func (s *Server) recoverProcess(st *saved) error {

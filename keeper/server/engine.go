@@ -50,8 +50,14 @@ func (s *Server) superviseEngine(conn *wire.Conn) int {
 		if err != nil {
 			s.log.Error("connection to the engine", "error", err)
 		}
-		if len(s.cfg.Engine) == 0 || s.pool == nil { // nothing to start again; nothing was handed over
+		if len(s.cfg.Engine) == 0 { // nothing to start again
 			return 0
+		}
+		if s.pool == nil { // the engine died before it had handed over everything
+			if err := s.recover(); err != nil {
+				s.log.Error("take over from a keeper and an engine that died", "error", err)
+				return 1
+			}
 		}
 		code, killed := s.awaitEngine()
 		ran := time.Since(s.engine.started)

@@ -27,7 +27,8 @@ type Server struct {
 	launch Launcher
 	log    *slog.Logger
 	ledger *ledger
-	pool   *pool
+	pool   *pool  // nil until everything was inherited
+	limbo  []pipe // of the keeper before this one
 	// The update in place takes both for writing, in this order.
 	requests sync.RWMutex // held for reading while a request is answered
 	chunks   sync.RWMutex // held for reading while a chunk is handled, a stream closed, an end noted
@@ -108,13 +109,14 @@ func (s *Server) request(c *wire.Conn, m *wire.Message, payload []byte, files wi
 	if err == nil {
 		switch m.Op {
 		case wire.OpHello:
+			s.inherit(m, files)
 			out = s.hello(reply)
 		case wire.OpLaunch:
 			out, after, err = s.launchProcess(m, payload, files, reply)
 		case wire.OpAdopt:
 			err = s.adopt(m, files)
 		case wire.OpAdopted:
-			err = s.takeOver(m, files)
+			err = s.takeOver()
 		case wire.OpSubscribe:
 			err = s.subscribe(m, files)
 			reply.Subscriber = m.Subscriber

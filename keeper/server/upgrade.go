@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"skiff/internal/errs"
 	"skiff/keeper/wire"
 )
 
@@ -63,6 +64,9 @@ func (s *Server) tryUpgrade() error {
 	}
 	s.requests.Lock()
 	defer s.requests.Unlock()
+	if s.pool == nil {
+		return errs.New(errs.Unavailable, "it has not taken over everything yet")
+	}
 	s.chunks.Lock()
 	defer s.chunks.Unlock()
 	h, unlock := s.bequeath()
