@@ -140,12 +140,11 @@ func (p *pull) upToDate(ctx context.Context) (digest.Digest, *record, error) {
 	if _, pinned := p.ref.(reference.Digested); pinned {
 		return n.target, r, nil
 	}
-	d, err := p.repo.Digest(ctx, p.ref)
-	if err != nil {
-		return "", nil, err
-	}
-	if d != n.target {
-		return "", nil, nil
+	if d, err := p.repo.Digest(ctx, p.ref); err != nil || d != n.target {
+		if ctx.Err() != nil {
+			return "", nil, context.Cause(ctx)
+		}
+		return "", nil, nil // the request for the manifest itself says why
 	}
 	p.p.announce(r.layers, func(int) bool { return true })
 	return n.target, r, nil

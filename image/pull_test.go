@@ -277,3 +277,26 @@ func BenchmarkResolve(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPull pulls eight gzip layers of 400 files each from a registry on the loopback, into an empty store.
+func BenchmarkPull(b *testing.B) {
+	f := newFixture(b)
+	var layers []string
+	for i := range 8 {
+		var files []string
+		for j := range 400 {
+			files = append(files, fmt.Sprintf("usr/%d/f%d=%s", i, j, strings.Repeat(fmt.Sprintf("%d text of file %d;", i, j), 300)))
+		}
+		layers = append(layers, strings.Join(files, "\x00"))
+	}
+	f.reg.tag("x:1", f.reg.image(amd64, layers...))
+	for b.Loop() {
+		f.pull(b, "x:1", nil)
+		b.StopTimer()
+		if _, err := f.Remove(b.Context(), f.reg.host()+"/x:1", RemoveOptions{}); err != nil {
+			b.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond) // the trash
+		b.StartTimer()
+	}
+}

@@ -116,9 +116,9 @@ func (f *fakeRegistry) image(p ocispec.Platform, files ...string) ocispec.Descri
 	config.Config.Labels = map[string]string{"arch": p.Architecture}
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	for _, file := range files {
-		plain := tarOf(file)
+		plain := tarOf(strings.Split(file, "\x00")...)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(plain))
-		config.History = append(config.History, ocispec.History{Created: &created, CreatedBy: "ADD " + file})
+		config.History = append(config.History, ocispec.History{Created: &created, CreatedBy: "ADD " + file[:min(40, len(file))]})
 		m.Layers = append(m.Layers, f.put(ocispec.MediaTypeImageLayerGzip, gz(plain)))
 	}
 	config.History = append(config.History, ocispec.History{Created: &created, CreatedBy: "CMD", EmptyLayer: true})
