@@ -42,6 +42,8 @@ type ContainerInput struct {
 	// Filters remembers assembled seccomp filters between containers; nil: nothing is remembered.
 	Filters *seccomp.Cache
 
+	// KeepOrder: see CompileOptions.
+	KeepOrder bool
 	// NoKeyring leaves the container in our session keyring.
 	NoKeyring bool
 

@@ -73,8 +73,11 @@ func (c *compiler) cgroupView(g cgroup.Mount, at string, private bool, o *mountO
 	}
 	s := c.slot(g.Host, func(op *opener) (*os.File, error) { return op.tree(g.Host, false) })
 	set, _ := o.attrs()
-	if set != 0 {
-		c.Do("attributes of "+at, unix.SYS_MOUNT_SETATTR, s, c.Str(""), launch.Int(unix.AT_EMPTY_PATH), c.Words(set, 0, 0, 0), launch.Int(32)).OK(unix.ENOSYS)
+	if !c.opt.NoSetattr {
+		c.setattr(s, 0, set, 0, "attributes of "+at)
 	}
 	c.attach(s, c.Str(at), g.Host+" on "+at)
+	if c.opt.NoSetattr && o.flags&unix.MS_RDONLY != 0 {
+		c.makeReadonly(at, o.flags&bindFlags)
+	}
 }

@@ -37,6 +37,11 @@ type CompileOptions struct {
 	AppArmor    bool   // the kernel has AppArmor
 	SELinux     bool   // the kernel has SELinux
 	NoTimeNS    bool   // the kernel has no time namespaces
+	NoSetattr   bool   // the kernel has no mount_setattr(2), which is of Linux 5.12
+
+	// KeepOrder makes bind mounts appear in /proc/self/mountinfo in the specification's order. (Newer kernels sort by age,
+	// and their sources were opened beforehand.)
+	KeepOrder bool
 
 	Filters *seccomp.Cache // remembers assembled filters, may be nil
 

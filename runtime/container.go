@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -25,6 +26,7 @@ func Container(in ContainerInput) (*Assembly, error) {
 	opt := hostOptions(&spec)
 	opt.Keep, opt.Filters = len(in.Preserved), in.Filters
 	opt.NetNS, opt.Base, opt.DevPTS = in.NetNS != nil, in.Base != nil, in.DevPTS != nil
+	opt.KeepOrder = in.KeepOrder
 	opt.BeforePivot, opt.Gate, opt.NoKeyring = in.BeforePivot != nil, in.Gate != nil, in.NoKeyring
 	opt.Stdio, opt.Null = streamOptions(o.stdio)
 	a, err := assemble(o, &opt)
@@ -95,6 +97,7 @@ func (o *opener) lookAtCgroup(opt *CompileOptions) error {
 func hostOptions(spec *specs.Spec) CompileOptions {
 	opt := CompileOptions{AppArmor: exists("/sys/kernel/security/apparmor/profiles"), SELinux: exists("/sys/fs/selinux/enforce")}
 	opt.NoTimeNS = !exists("/proc/self/ns/time")
+	opt.NoSetattr = errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{}), unix.ENOSYS)
 	own := ownCaps()
 	userNS := spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
 	opt.BindDevices = userNS || own&(1<<unix.CAP_MKNOD) == 0

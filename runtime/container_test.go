@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,32 @@ func chownAll(t testing.TB, dir string, id int) {
 		}
 		return os.Lchown(p, id, id)
 	}))
+}
+
+// TestHostMountNamespace is a container without a mount namespace: what it mounts appears below its root's path only.
+func TestHostMountNamespace(t *testing.T) {
+	dir := rootFS(t)
+	spec := dockerSpec(t, "sh", "-c", "cut -d' ' -f2 /proc/mounts | grep -E '^/(proc|dev|sys)$' | tr '\\n' ' '; ls /dev/null")
+	spec.Root.Path = dir
+	spec.Linux.Namespaces = spec.Linux.Namespaces[1:]
+	text, code := run(t, spec, nil)
+	if want := "/proc /dev /sys /dev/null\n"; text != want || code != 0 {
+		t.Errorf("code %d, got %q", code, text)
+	}
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	if left, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(left), dir) {
+		t.Error("mounts are left on the host")
+	}
+}
+
+// TestKeepOrder looks for a bind mount between others in the container's mount table.
+func TestKeepOrder(t *testing.T) {
+	spec := dockerSpec(t, "sh", "-c", "cut -d' ' -f2 /proc/mounts | grep -E '^/(data|sys)$'")
+	spec.Root.Path = rootFS(t)
+	spec.Mounts = slices.Insert(spec.Mounts, 4, specs.Mount{Destination: "/data", Type: "bind", Source: t.TempDir(), Options: []string{"bind"}})
+	if text, _ := run(t, spec, func(in *ContainerInput) { in.KeepOrder = true }); text != "/sys\n/data\n" {
+		t.Errorf("got %q", text)
+	}
 }
 
 func TestUserNamespaceContainer(t *testing.T) {

@@ -36,9 +36,6 @@ var devLinks = [][2]string{
 
 // ownDev says whether /dev is the container's own: with a bind mount there it is somebody else's.
 func (c *compiler) ownDev() bool {
-	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
-		return false
-	}
 	return !slices.Contains(c.binds, "/dev")
 }
 
@@ -153,9 +150,6 @@ func (c *compiler) prepareNull() {
 
 // protect hides and protects paths and makes the root read-only.
 func (c *compiler) protect() error {
-	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
-		return nil
-	}
 	c.makeCwd()
 	for i, p := range c.linux.MaskedPaths {
 		if !path.IsAbs(p) {
@@ -170,11 +164,9 @@ func (c *compiler) protect() error {
 		c.readonly(p)
 	}
 	if c.spec.Root.Readonly {
-		c.Do("make the root read-only", unix.SYS_MOUNT_SETATTR, cwd(), c.Str("/"), empty(), c.Words(unix.MOUNT_ATTR_RDONLY, 0, 0, 0), launch.Int(32)).
-			Then(1).Else(0, unix.ENOSYS)
-		c.Do("make the root read-only", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY), empty())
+		c.makeReadonly("/", 0)
 	}
-	if s := c.linux.RootfsPropagation; strings.HasSuffix(s, "shared") || strings.HasSuffix(s, "unbindable") {
+	if s := c.linux.RootfsPropagation; c.ownMounts() && (strings.HasSuffix(s, "shared") || strings.HasSuffix(s, "unbindable")) {
 		c.Do("propagation of the root", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(spreadOptions[s]), empty())
 	}
 	return nil
@@ -195,11 +187,17 @@ func (c *compiler) mask(i int, p string) {
 }
 
 func (c *compiler) readonly(p string) {
-	c.Do("protect "+p, unix.SYS_MOUNT, c.Str(p), c.Str(p), empty(), launch.Int(unix.MS_BIND|unix.MS_REC), empty()).Else(2, unix.ENOENT, unix.ENOTDIR)
-	c.Do("make read-only "+p, unix.SYS_MOUNT_SETATTR, cwd(), c.Str(p), empty(), c.Words(unix.MOUNT_ATTR_RDONLY, 0, 0, 0), launch.Int(32)).
-		Then(1).Else(0, unix.ENOSYS)
-	const flags = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	c.Do("make read-only "+p, unix.SYS_MOUNT, c.Str(""), c.Str(p), empty(), launch.Int(flags), empty())
+	c.Do("protect "+p, unix.SYS_MOUNT, c.Str(p), c.Str(p), empty(), launch.Int(unix.MS_BIND|unix.MS_REC), empty()).Else(1, unix.ENOENT, unix.ENOTDIR)
+	c.makeReadonly(p, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC)
+}
+
+// makeReadonly makes one mount read-only. keep are flags that it has, since an older kernel's remount drops what isn't named.
+func (c *compiler) makeReadonly(p string, keep uintptr) {
+	if c.opt.NoSetattr {
+		c.Do("make read-only "+p, unix.SYS_MOUNT, c.Str(""), c.Str(p), empty(), launch.Int(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|keep), empty())
+		return
+	}
+	c.Do("make read-only "+p, unix.SYS_MOUNT_SETATTR, cwd(), c.Str(p), empty(), c.Words(unix.MOUNT_ATTR_RDONLY, 0, 0, 0), launch.Int(32))
 }
 
 // makeCwd makes the working directory if it is missing.

@@ -25,14 +25,6 @@ import (
 // rootFS makes the container's root the process's.
 func (c *compiler) rootFS() error {
 	c.root = c.slot("root file system", func(o *opener) (*os.File, error) { return o.rootMount() })
-	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
-		if len(c.spec.Mounts)+len(c.linux.MaskedPaths)+len(c.linux.ReadonlyPaths) > 0 || c.spec.Root.Readonly {
-			return errs.New(errs.Invalid, "mounts, masked and read-only paths need a mount namespace")
-		}
-		c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
-		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
-		return nil
-	}
 	c.prepareNull()
 	if c.fromBase() {
 		s := c.slot("empty mount namespace", func(o *opener) (*os.File, error) { return o.base, nil })
@@ -45,15 +37,20 @@ func (c *compiler) rootFS() error {
 	} else if !ok {
 		return errs.New(errs.Invalid, "unknown rootfsPropagation %q", c.linux.RootfsPropagation)
 	}
-	if !c.fromBase() {
+	if c.ownMounts() && !c.fromBase() {
 		c.Do("keep mounts from the host", unix.SYS_MOUNT, c.Str(""), c.Str("/"), empty(), launch.Int(unix.MS_REC|unix.MS_PRIVATE), empty())
 	}
-	if c.linux.RootfsPropagation == "" || spread&(unix.MS_SLAVE|unix.MS_PRIVATE) != 0 {
+	if !c.ownMounts() {
+		spread = unix.MS_PRIVATE | unix.MS_REC // what is mounted inside must appear nowhere else on the host
+	}
+	if spread&(unix.MS_SLAVE|unix.MS_PRIVATE) != 0 {
 		c.spread(c.root, spread, "the root file system")
 	}
 	at := "/"
-	if c.opt.BeforePivot {
-		at = c.spec.Root.Path
+	if c.opt.BeforePivot || !c.ownMounts() {
+		if at = c.spec.Root.Path; !path.IsAbs(at) {
+			return errs.New(errs.Invalid, "a container with hooks or without a mount namespace needs a root file system with a path, not %q", at)
+		}
 	}
 	if c.latePivot() {
 		_, c.old = c.Open("keep the host's root", unix.SYS_OPENAT, cwd(), c.Str("/"), launch.Int(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC), empty())
@@ -61,6 +58,8 @@ func (c *compiler) rootFS() error {
 	c.Do("attach the root file system at "+at, unix.SYS_MOVE_MOUNT, c.root, c.Str(""), cwd(), c.Str(at), launch.Int(unix.MOVE_MOUNT_F_EMPTY_PATH))
 	c.Do("enter the root file system", unix.SYS_FCHDIR, c.root)
 	switch {
+	case !c.ownMounts(): // everything stays below the root's path, where whoever removes the container detaches it
+		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
 	case c.fromBase(): // it lies on an empty folder now: there is nothing to exchange and to detach
 		c.Do("make it the root", unix.SYS_CHROOT, c.Str("."))
 	case c.latePivot():
@@ -71,11 +70,14 @@ func (c *compiler) rootFS() error {
 	return nil
 }
 
+// ownMounts says whether the container has a mount namespace of its own.
+func (c *compiler) ownMounts() bool { return c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) }
+
 // latePivot says whether the old root must stay until the mounts are made. Hooks want to find the root file system where it is
 // on the host, with all mounts. In a user namespace the kernel lets proc and sysfs be mounted only as long as the
 // namespace has a full one to see.
 func (c *compiler) latePivot() bool {
-	return c.opt.BeforePivot || c.ns.own(specs.UserNamespace, unix.CLONE_NEWUSER)
+	return c.ownMounts() && (c.opt.BeforePivot || c.ns.own(specs.UserNamespace, unix.CLONE_NEWUSER))
 }
 
 // pivot exchanges the roots, from inside the new one. The old one is stacked on it and then detached, so no folder is needed for it.
@@ -87,7 +89,7 @@ func (c *compiler) pivot() {
 
 // pausePivot lets hooks run, and does what rootFS has put off.
 func (c *compiler) pausePivot() error {
-	if !c.ns.own(specs.MountNamespace, unix.CLONE_NEWNS) {
+	if !c.ownMounts() {
 		if c.opt.BeforePivot {
 			c.pause("hooks before the root is exchanged", func(o *opener) *Pause { return o.beforePivot })
 		}
@@ -107,13 +109,24 @@ func (c *compiler) pausePivot() error {
 	return nil
 }
 
-// spread sets the propagation of a detached mount, one type after the other.
+// spread sets the propagation of a detached mount, one type after the other. A kernel without mount_setattr(2) can't: there the mount
+// keeps what it has.
 func (c *compiler) spread(m launch.Arg, flags uintptr, what string) {
+	if c.opt.NoSetattr {
+		return
+	}
 	at := uintptr(unix.AT_EMPTY_PATH)
 	if flags&unix.MS_REC != 0 {
 		at |= unix.AT_RECURSIVE
 	}
-	c.Do("propagation of "+what, unix.SYS_MOUNT_SETATTR, m, c.Str(""), launch.Int(at), c.Words(0, 0, uint64(flags&^unix.MS_REC), 0), launch.Int(32)).OK(unix.ENOSYS)
+	c.Do("propagation of "+what, unix.SYS_MOUNT_SETATTR, m, c.Str(""), launch.Int(at), c.Words(0, 0, uint64(flags&^unix.MS_REC), 0), launch.Int(32))
+}
+
+// setattr sets and clears MOUNT_ATTR_* of a detached mount, if there is something to change.
+func (c *compiler) setattr(m launch.Arg, at uintptr, set, clr uint64, what string) {
+	if set|clr != 0 {
+		c.Do(what, unix.SYS_MOUNT_SETATTR, m, c.Str(""), launch.Int(unix.AT_EMPTY_PATH|at), c.Words(set, clr, 0, 0), launch.Int(32))
+	}
 }
 
 func (c *compiler) mountAll() error {
@@ -225,15 +238,21 @@ func (c *compiler) bind(i int, dest string, m *specs.Mount, o *mountOptions) err
 		return errs.New(errs.Invalid, "a bind mount needs a source")
 	}
 	s := c.slot(m.Source, func(op *opener) (*os.File, error) { return op.bind(i) })
+	if set, clr := o.attrs(); !c.opt.NoSetattr {
+		c.setattr(s, 0, set, clr, "attributes of "+dest)
+	}
+	c.setattr(s, unix.AT_RECURSIVE, o.attrSet, o.attrClr, "recursive attributes of "+dest)
 	t := c.target(dest, c.opt.Files[m.Source])
 	c.attach(s, t, m.Source+" on "+dest)
-	if set, clr := o.attrs(); o.given && set|clr != 0 {
-		c.Do("attributes of "+dest, unix.SYS_MOUNT_SETATTR, s, c.Str(""), launch.Int(unix.AT_EMPTY_PATH), c.Words(set, clr, 0, 0), launch.Int(32)).
-			Then(1).Else(0, unix.ENOSYS)
+	if c.opt.NoSetattr && o.given && o.flags&bindFlags != 0 {
 		c.Do("attributes of "+dest, unix.SYS_MOUNT, c.Str(""), c.Str(dest), empty(), launch.Int(unix.MS_REMOUNT|unix.MS_BIND|o.flags&bindFlags), empty())
 	}
-	if o.attrSet|o.attrClr != 0 {
-		c.Do("recursive attributes of "+dest, unix.SYS_MOUNT_SETATTR, s, c.Str(""), launch.Int(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE), c.Words(o.attrSet, o.attrClr, 0, 0), launch.Int(32))
+	if c.opt.KeepOrder && t.Kind == launch.Str {
+		// A copy made now is younger than the mounts before it.
+		_, again := c.Open("copy the mount on "+dest, unix.SYS_OPEN_TREE, cwd(), t, launch.Int(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+		c.Do("detach the old one", unix.SYS_UMOUNT2, t, launch.Int(unix.MNT_DETACH))
+		c.attach(again, t, "the copy on "+dest)
+		s = again
 	}
 	spread := o.spread
 	if len(spread) == 0 {

@@ -86,7 +86,7 @@ func (c *Container) undo() {
 
 // launch starts the process up to the gate.
 func (c *Container) launch(opt *CreateOptions) (*launch.Process, error) {
-	in := runtime.ContainerInput{Spec: c.Spec, Stdio: opt.Stdio, NoKeyring: opt.NoKeyring}
+	in := runtime.ContainerInput{Spec: c.Spec, Stdio: opt.Stdio, NoKeyring: opt.NoKeyring, KeepOrder: true}
 	var files closers
 	defer files.close()
 	gate, err := files.gate(c)

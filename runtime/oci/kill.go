@@ -138,6 +138,9 @@ func (c *Container) remove() error {
 			return err
 		}
 	}
+	if err := c.detachRoot(); err != nil {
+		return err
+	}
 	state := c.State()
 	state.Status = specs.StateStopped
 	state.Pid = 0
@@ -145,6 +148,18 @@ func (c *Container) remove() error {
 		return fmt.Errorf("remove the container's folder: %w", err)
 	}
 	c.hooksAfterStop(state)
+	return nil
+}
+
+// detachRoot takes away what a container without a mount namespace has mounted on its root's path, in the host's.
+func (c *Container) detachRoot() error {
+	if c.Spec.Root == nil || c.Spec.Linux == nil || slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace }) {
+		return nil
+	}
+	err := unix.Unmount(c.Spec.Root.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // not mounted, or gone with the bundle
+		return fmt.Errorf("detach the root file system %s: %w", c.Spec.Root.Path, err)
+	}
 	return nil
 }
 
