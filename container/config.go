@@ -47,7 +47,9 @@ func mergeConfig(asked *api.Config, image dockerspec.DockerOCIImageConfig) (*api
 		c.ExposedPorts = nil
 	}
 	c.Env = mergeEnv(c.Env, image.Env)
-	c.Labels = overlay(image.Labels, c.Labels)
+	if c.Labels = overlay(image.Labels, c.Labels); c.Labels == nil {
+		c.Labels = map[string]string{} // null in the API breaks those who look one up
+	}
 	c.Volumes = overlay(image.Volumes, c.Volumes)
 	if len(c.Entrypoint) == 0 {
 		if len(c.Cmd) == 0 {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -359,4 +361,62 @@ func TestAdopt(t *testing.T) {
 	if res := r.result(w); res.StatusCode != 9 {
 		t.Errorf("result %+v", res)
 	}
+}
+
+// Many clients at once, each of whom gets what he asked for.
+func TestCrowd(t *testing.T) {
+	r := newRig(t)
+	var wg sync.WaitGroup
+	for c := range 12 {
+		wg.Go(func() {
+			for i := range 6 {
+				code := (c + i) % 5
+				opt := shell(fmt.Sprintf("read x; echo $x; exit %d", code))
+				opt.Config.OpenStdin, opt.Config.StdinOnce = true, true
+				opt.HostConfig.AutoRemove = i%2 == 0
+				if c%2 == 0 {
+					opt.HostConfig.NetworkMode = "bridge"
+				}
+				id, _, err := r.Create(t.Context(), opt)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				cond := WaitNextExit
+				if opt.HostConfig.AutoRemove {
+					cond = WaitRemoved
+				}
+				w, err := r.Wait(t.Context(), id, cond)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				sess, err := r.Attach(t.Context(), id, AttachOptions{Stdin: true, Stdout: true, Stderr: true, Stream: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var out bytes.Buffer
+				ran := make(chan error, 1)
+				go func() { ran <- sess.Run(t.Context(), strings.NewReader(id+"\n"), &out) }()
+				if err := r.Start(t.Context(), id, ""); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := r.List(t.Context(), ListOptions{All: true}); err != nil {
+					t.Error(err)
+				}
+				if err := <-ran; err != nil {
+					t.Error(err)
+				}
+				if res := <-w; res.StatusCode != int64(code) {
+					t.Errorf("result %+v, want %d", res, code)
+				}
+				if got, _ := unframe(t, out.String()); got != id+"\n" {
+					t.Errorf("output %q", got)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -141,10 +141,10 @@ func (o *object) wait(ctx context.Context, cond WaitCondition) <-chan WaitResult
 	return w.ch
 }
 
-// result is what a waiter gets.
+// result is what a waiter gets. A container that could not be started has an error, as in dockerd.
 func (s *status) result() WaitResult {
 	r := WaitResult{StatusCode: int64(s.ExitCode)}
-	if s.Error != "" {
+	if s.Failed {
 		r.Err = errs.New(errs.Internal, "%s", s.Error)
 	}
 	return r

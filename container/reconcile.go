@@ -90,7 +90,7 @@ func (m *Manager) survey(ctx context.Context) (*survey, error) {
 				l.Phase = api.StateCreated
 			}
 			v.objects[id] = newObject(d, &status{
-				Phase: l.Phase, ExitCode: l.ExitCode, Error: l.Error, OOMKilled: l.OOMKilled,
+				Phase: l.Phase, ExitCode: l.ExitCode, Error: l.Error, Failed: l.Failed, OOMKilled: l.OOMKilled,
 				StartedAt: l.StartedAt, FinishedAt: l.FinishedAt,
 			})
 			return nil
@@ -127,7 +127,7 @@ func (m *Manager) adopt(o *object, st keeper.State, r run) {
 		s.Phase = api.StatePaused
 	}
 	s.PID, s.StartTime, s.StartedAt = st.PID, st.StartTime, st.StartedAt.UTC()
-	s.FinishedAt, s.ExitCode, s.Error, s.OOMKilled, s.Endpoint = time.Time{}, 0, "", false, r.Endpoint
+	s.FinishedAt, s.ExitCode, s.Error, s.Failed, s.OOMKilled, s.Endpoint = time.Time{}, 0, "", false, false, r.Endpoint
 	o.set(&s)
 	l := &live{pid: st.PID, pidfd: st.PIDFD, group: m.findGroup(o), ended: make(chan struct{})}
 	l.stdin, l.master = takeStreams(st, o.def().Config.OpenStdin)
@@ -260,7 +260,7 @@ func (m *Manager) settle(ctx context.Context, o *object, v *survey) {
 	d, s := o.def(), *o.status()
 	m.warn("make a container's folder", o.id, os.MkdirAll(m.dir(o.id), 0o710))
 	if st, known := v.states[o.id]; known {
-		s.Phase, s.Endpoint = api.StateRunning, v.runs[o.id].Endpoint
+		s.Phase, s.Endpoint, s.Error, s.Failed = api.StateRunning, v.runs[o.id].Endpoint, "", false
 		if s.StartedAt = st.StartedAt.UTC(); s.StartedAt.IsZero() {
 			s.StartedAt = st.Exited.At.UTC()
 		}

@@ -40,6 +40,7 @@ type lasting struct {
 	Phase      api.ContainerState
 	ExitCode   int       `json:",omitempty"`
 	Error      string    `json:",omitempty"`
+	Failed     bool      `json:",omitempty"`
 	OOMKilled  bool      `json:",omitempty"`
 	StartedAt  time.Time `json:",omitzero"`
 	FinishedAt time.Time `json:",omitzero"`
@@ -104,7 +105,7 @@ func (s *store) state(d *definition, st *status) error {
 	var b db.Batch
 	books := s.of(d)
 	books.stats.Put(&b, d.ID, lasting{
-		Phase: st.Phase, ExitCode: st.ExitCode, Error: st.Error, OOMKilled: st.OOMKilled,
+		Phase: st.Phase, ExitCode: st.ExitCode, Error: st.Error, Failed: st.Failed, OOMKilled: st.OOMKilled,
 		StartedAt: st.StartedAt, FinishedAt: st.FinishedAt,
 	})
 	return books.db.Commit(&b, db.Relaxed)

@@ -197,7 +197,7 @@ func (s *startup) running(p keeper.Process) error {
 		if p.StartedAt.IsZero() {
 			st.StartedAt = time.Now().UTC()
 		}
-		st.FinishedAt, st.ExitCode, st.Error, st.OOMKilled = time.Time{}, 0, "", false
+		st.FinishedAt, st.ExitCode, st.Error, st.Failed, st.OOMKilled = time.Time{}, 0, "", false, false
 		st.Endpoint = s.endpoint
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ const (
 // commands; everything else was undone.
 func (m *Manager) startFailed(ctx context.Context, o *object, err error) error {
 	code, err := startError(err)
-	next, terr := o.status().after(changeFail, func(s *status) { s.Error, s.ExitCode = err.Error(), code })
+	next, terr := o.status().after(changeFail, func(s *status) { s.Error, s.ExitCode, s.Failed = err.Error(), code, true })
 	if terr != nil {
 		return errors.Join(err, terr)
 	}

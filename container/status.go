@@ -19,6 +19,7 @@ type status struct {
 
 	ExitCode  int
 	Error     string // why it could not be started, or what became of it
+	Failed    bool   // the last start failed
 	OOMKilled bool
 
 	StartedAt  time.Time // zero: never started

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -87,6 +88,12 @@ func open(path string, opt Options) (d *DB, stale bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
+	if !opt.NoSync { // the files may be new
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			j.close()
+			return nil, false, fmt.Errorf("open database %s: %w", path, err)
+		}
+	}
 	d = &DB{path: path, opt: opt, bolt: b, journal: j, pending: map[string]map[string][]byte{}}
 	for _, ops := range frames {
 		d.apply(ops)
@@ -98,6 +105,15 @@ func open(path string, opt Options) (d *DB, stale bool, err error) {
 		}
 	}
 	return d, stale, nil
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 func openBolt(path string, opt Options) (b *bbolt.DB, err error) {
