@@ -1,18 +1,21 @@
 package keeper_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"skiff/keeper"
+	"skiff/keeper/server"
 	"skiff/runtime/launch"
 )
 
@@ -26,7 +29,7 @@ func BenchmarkLaunch(b *testing.B) {
 	defer null.Close()
 	fs := files(null, null, null)
 	b.Run("direct", func(b *testing.B) {
-		for range b.N {
+		for b.Loop() {
 			var p launch.Program
 			if err := p.UnmarshalBinary(prog); err != nil {
 				b.Fatal(err)
@@ -46,7 +49,7 @@ func BenchmarkLaunch(b *testing.B) {
 			c := startProgram(b)
 			var launches []time.Duration
 			var cfg keeper.LogConfig
-			for i := range b.N {
+			for i := 0; b.Loop(); i++ {
 				id := fmt.Sprintf("p%d", i)
 				s := pipes(b)
 				if log {
@@ -71,12 +74,63 @@ func BenchmarkLaunch(b *testing.B) {
 	}
 	b.Run("ping", func(b *testing.B) {
 		c := startProgram(b)
-		for range b.N {
+		for b.Loop() {
 			if err := c.Ping(ctx(b)); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
+}
+
+// prefork is a launcher that has its processes already: what remains of a launch is the keeper's own work.
+func prefork(n int) server.Launcher {
+	ready := make(chan [2]int, n)
+	for range n {
+		pidfd := -1
+		pid, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "100"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{PidFD: &pidfd, Pdeathsig: syscall.SIGKILL}})
+		if err != nil {
+			panic(err)
+		}
+		ready <- [2]int{pid, pidfd}
+	}
+	return func([]byte, []int) (int, int, error) {
+		p := <-ready
+		return p[0], p[1], nil
+	}
+}
+
+// BenchmarkLaunchOverhead is what the keeper adds to clone and execve.
+func BenchmarkLaunchOverhead(b *testing.B) {
+	b.Setenv("SKIFF_TEST_PREFORK", "1")
+	prog := append(program(b, "/bin/true"), make([]byte, 16<<10)...)
+	for _, log := range []bool{false, true} {
+		b.Run(fmt.Sprintf("log=%v", log), func(b *testing.B) {
+			c := start(b)
+			dir := execRoot(b)
+			var all []time.Duration
+			for i := range 1000 {
+				id := fmt.Sprintf("p%d", i)
+				s := pipes(b)
+				var cfg keeper.LogConfig
+				if log {
+					cfg = keeper.LogConfig{Driver: "json-file", Path: filepath.Join(dir, id), MaxSize: 20 << 20, MaxFiles: 3}
+				}
+				begin := time.Now()
+				p, err := c.Launch(context.Background(), keeper.LaunchRequest{ID: id, Program: prog, Files: files(s.childIn, s.childOut, s.chErr), Stdin: s.in, Stdout: s.out, Stderr: s.err, Log: cfg})
+				if err != nil {
+					b.Fatal(err)
+				}
+				all = append(all, time.Since(begin))
+				p.PIDFD.Close()
+				s.close()
+			}
+			slices.Sort(all)
+			for b.Loop() { // all was measured above
+			}
+			b.ReportMetric(float64(all[500].Microseconds()), "µs(median)")
+			b.ReportMetric(float64(all[950].Microseconds()), "µs(p95)")
+		})
+	}
 }
 
 // keeperProgram builds the real program: its size and memory are what counts.

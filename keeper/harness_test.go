@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "--exec-root", "--check-state":
+			if os.Getenv("SKIFF_TEST_PREFORK") != "" {
+				os.Exit(server.Run(os.Args, prefork(1100)))
+			}
 			os.Exit(server.Main(os.Args))
 		case "engine":
 			os.Exit(engineMain(os.Args[2:]))

@@ -47,11 +47,38 @@ func Open(cfg Config) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{cfg: cfg, codec: c, stop: make(chan struct{})}
-	if err := w.reopen(); err != nil {
+	fresh, err := w.create()
+	if err == nil && !fresh {
+		if err = w.reopen(); err == nil {
+			w.tidy()
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
-	w.tidy()
 	return w, nil
+}
+
+// create makes the log if there is none, which needs no look at what a former writer left behind.
+func (w *Writer) create() (fresh bool, err error) {
+	f, err := os.OpenFile(w.cfg.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o640)
+	if err != nil {
+		return false, nil // reopen says why
+	}
+	w.f = f
+	return true, w.begin()
+}
+
+// begin writes what a new file begins with.
+func (w *Writer) begin() error {
+	h := w.codec.header(w.cfg.Attrs)
+	if len(h) == 0 {
+		return nil
+	}
+	if _, err := w.f.Write(h); err != nil {
+		return fmt.Errorf("begin log file %s: %w", w.cfg.Path, err)
+	}
+	return nil
 }
 
 // reopen opens the current file and repairs its end.
@@ -82,18 +109,13 @@ func (w *Writer) reopen() error {
 		}
 		size = whole
 	}
-	if size == 0 {
-		if h := w.codec.header(w.cfg.Attrs); len(h) > 0 {
-			if _, err := f.Write(h); err != nil {
-				f.Close()
-				return fmt.Errorf("begin log file %s: %w", w.cfg.Path, err)
-			}
-		}
-	}
 	if w.f != nil {
 		w.f.Close()
 	}
 	w.f = f
+	if size == 0 {
+		return w.begin()
+	}
 	return nil
 }
 

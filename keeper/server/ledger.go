@@ -34,6 +34,7 @@ const (
 
 type ledger struct {
 	mem []byte
+	f   *os.File
 
 	mu       sync.Mutex
 	procs    []bool
@@ -60,16 +61,26 @@ func openLedger(dir string) (*ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the keeper's ledger: %w", err)
 	}
-	defer f.Close()
-	if err := f.Truncate(ledgerSize); err != nil {
+	err = f.Truncate(ledgerSize)
+	if err == nil {
+		err = unix.Fallocate(int(f.Fd()), 0, 0, headerSize)
+	}
+	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("size the keeper's ledger %s: %w", path, err)
 	}
 	mem, err := unix.Mmap(int(f.Fd()), 0, ledgerSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
+		f.Close()
 		return nil, fmt.Errorf("map the keeper's ledger %s: %w", path, err)
 	}
 	copy(mem, ledgerMagic)
-	return &ledger{mem: mem, procs: make([]bool, procSlots), subs: make([]bool, subSlots)}, nil
+	return &ledger{mem: mem, f: f, procs: make([]bool, procSlots), subs: make([]bool, subSlots)}, nil
+}
+
+// room makes sure that the file has blocks for a part of it: a store into a hole would end the keeper (SIGBUS) on a full disk.
+func (l *ledger) room(at, n int) bool {
+	return unix.Fallocate(int(l.f.Fd()), 0, int64(at), int64(n)) == nil
 }
 
 // allocProc finds a free place for a process; -1 if there is none (the process then has no net under it).
@@ -78,6 +89,9 @@ func (l *ledger) allocProc() int {
 	defer l.mu.Unlock()
 	for i := range l.procs {
 		if n := (l.nextProc + i) % procSlots; !l.procs[n] {
+			if !l.room(procAt(n), procSize) {
+				return -1
+			}
 			l.procs[n] = true
 			if i > 8 { // stay among few pages
 				l.nextProc = n
@@ -108,7 +122,7 @@ func (l *ledger) takeProc(n, pid int, start uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.proc(n)
-	if l.procs[n] || binary.LittleEndian.Uint32(b[procSize-16:]) != uint32(pid) || binary.LittleEndian.Uint64(b[procSize-8:]) != start {
+	if l.procs[n] || !l.room(procAt(n), procSize) || binary.LittleEndian.Uint32(b[procSize-16:]) != uint32(pid) || binary.LittleEndian.Uint64(b[procSize-8:]) != start {
 		return false
 	}
 	l.procs[n] = true
@@ -126,8 +140,11 @@ func (l *ledger) name(n, pid int, start uint64) {
 }
 
 func (l *ledger) proc(n int) []byte {
-	return l.mem[headerSize+n*procSize:][:procSize]
+	return l.mem[procAt(n):][:procSize]
 }
+
+func procAt(n int) int { return headerSize + n*procSize }
+func subAt(n int) int  { return headerSize + procSlots*procSize + n*subSize }
 
 // set stores a stream's record.
 func (l *ledger) set(slot int, s logfile.Stream, r *record) {
@@ -186,6 +203,9 @@ func (l *ledger) allocSub(number uint64) int {
 	defer l.mu.Unlock()
 	for i := range l.subs {
 		if n := (l.nextSub + i) % subSlots; !l.subs[n] {
+			if !l.room(subAt(n), subSize) {
+				return -1
+			}
 			l.subs[n] = true
 			if i > 8 {
 				l.nextSub = n
@@ -206,7 +226,7 @@ func (l *ledger) takeSub(n int, number uint64) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.subs[n] || binary.LittleEndian.Uint64(l.sub(n)[24:]) != number {
+	if l.subs[n] || !l.room(subAt(n), subSize) || binary.LittleEndian.Uint64(l.sub(n)[24:]) != number {
 		return false
 	}
 	l.subs[n] = true
@@ -225,7 +245,7 @@ func (l *ledger) freeSub(n int) {
 }
 
 func (l *ledger) sub(n int) []byte {
-	return l.mem[headerSize+procSlots*procSize+n*subSize:][:subSize]
+	return l.mem[subAt(n):][:subSize]
 }
 
 func (l *ledger) subWord(n, word int) *uint64 {

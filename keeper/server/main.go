@@ -133,7 +133,7 @@ func (s *Server) live(conn *wire.Conn) int {
 
 // tune makes the process small and closed.
 func tune() {
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(50)
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), 4))
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
