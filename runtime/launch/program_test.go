@@ -132,11 +132,12 @@ func FuzzUnmarshal(f *testing.F) {
 			return
 		}
 		_ = p.String()
-		p.load(make([]int, len(p.Slots)))
-		again, err := p.MarshalBinary()
+		_, free, err := p.load(make([]int, len(p.Slots)))
 		if err != nil {
 			t.Fatal(err)
 		}
+		free()
+		again, _ := p.MarshalBinary()
 		var q Program
 		if err := q.UnmarshalBinary(again); err != nil {
 			t.Fatal(err)

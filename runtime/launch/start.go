@@ -1,13 +1,10 @@
 package launch
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -33,11 +30,10 @@ type Options struct {
 	Times *[]time.Duration
 }
 
-// pipes are the two pipes between parent and child, and the pid descriptor the kernel fills in.
+// pipes are the two pipes between parent and child.
 type pipes struct {
 	errR, errW   int
 	syncR, syncW int // -1: the child need not wait
-	pidfd        int32
 }
 
 // Start runs the program: one clone, the operations, execve. files[i] is slot i; they stay the caller's. It returns when
@@ -55,7 +51,11 @@ func (p *Program) Start(files []*os.File, opt Options) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	im := p.load(fds)
+	im, free, err := p.load(fds)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
 	if opt.Times != nil {
 		release, err := im.clock(opt.Times)
 		if err != nil {
@@ -94,68 +94,6 @@ func (p *Program) descriptors(files []*os.File) (fds []int, done func(), err err
 	return fds, done, nil
 }
 
-// load makes the child's form of the program.
-func (p *Program) load(fds []int) *image {
-	im := &image{
-		ops: make([]call, len(p.Ops)), regs: make([]uintptr, p.Registers), paths: make([]uintptr, len(p.Exec.Paths)),
-		search: p.Exec.Search, undump: p.Clone&unix.CLONE_NEWUSER == 0, keep: uintptr(p.Keep), sync: none, tell: none,
-	}
-	data := make([]uint64, len(p.Data)/8+1) // aligned; one word more, so that every offset has an address
-	base := uintptr(unsafe.Pointer(&data[0]))
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&data[0])), 8*len(data))
-	copy(bytes, p.Data)
-	for _, r := range p.Relocs {
-		binary.NativeEndian.PutUint64(bytes[r.At:], uint64(base)+uint64(r.To))
-	}
-	im.data = data
-	for i := range p.Ops {
-		op, c := &p.Ops[i], &im.ops[i]
-		c.nr, c.save, c.skipOK, c.allows = uintptr(op.Nr), int16(op.Save), op.SkipOK, uint8(len(op.Allow))
-		for j, t := range op.Allow {
-			c.allow[j] = tolerated{errno: uint16(t.Errno), skip: t.Skip}
-		}
-		for j, a := range op.Args {
-			switch a.Kind {
-			case Str, Buf:
-				c.args[j] = base + uintptr(a.Value)
-			case Slot:
-				c.args[j] = uintptr(fds[a.Value])
-			case Reg:
-				c.regs |= 1 << j
-				c.args[j] = uintptr(a.Value)
-			default:
-				c.args[j] = uintptr(a.Value)
-			}
-		}
-	}
-	for i, at := range p.Exec.Paths {
-		im.paths[i] = base + uintptr(at)
-	}
-	im.ignored = ignoredSignals()
-	im.argv, im.envp = base+uintptr(p.Exec.Argv), base+uintptr(p.Exec.Envp)
-	im.clone = cloneArgs{flags: p.Clone | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND, exitSignal: uint64(unix.SIGCHLD)}
-	if p.Cgroup >= 0 {
-		im.clone.flags |= unix.CLONE_INTO_CGROUP
-		im.clone.cgroup = uint64(fds[p.Cgroup])
-	}
-	return im
-}
-
-// ignoredSignals are those that this process may ignore: those that os/signal was told to ignore, and those for which
-// the Go runtime keeps what it was started with (nohup).
-func ignoredSignals() []uintptr {
-	list := []uintptr{
-		uintptr(unix.SIGHUP), uintptr(unix.SIGINT), uintptr(unix.SIGTSTP), uintptr(unix.SIGTTIN), uintptr(unix.SIGTTOU), uintptr(unix.SIGCONT),
-		32, 33, 34, // used by libcs inside
-	}
-	for sig := syscall.Signal(1); sig < 65; sig++ {
-		if signal.Ignored(sig) && !slices.Contains(list, uintptr(sig)) {
-			list = append(list, uintptr(sig))
-		}
-	}
-	return list
-}
-
 // run makes the pipes and the child and waits until it is through.
 func (p *Program) run(im *image, fds []int, opt Options) (*Process, error) {
 	ps, err := openPipes(p.Clone&unix.CLONE_NEWUSER != 0 || opt.Cloned != nil)
@@ -167,17 +105,15 @@ func (p *Program) run(im *image, fds []int, opt Options) (*Process, error) {
 	if ps.syncR >= 0 {
 		im.sync, im.tell = uintptr(ps.syncR), uintptr(ps.syncW)
 	}
-	im.clone.pidfd = uint64(uintptr(unsafe.Pointer(&ps.pidfd)))
 	// The child is killed when the thread that made it ends, so this goroutine stays on its thread until the child is through.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	pid, err := p.forkInto(im, fds)
-	runtime.KeepAlive(im)
 	if err != nil {
 		return nil, err
 	}
-	unix.CloseOnExec(int(ps.pidfd))
-	proc := &Process{PID: pid, PIDFD: os.NewFile(uintptr(ps.pidfd), "pidfd")}
+	unix.CloseOnExec(int(im.pidfd))
+	proc := &Process{PID: pid, PIDFD: os.NewFile(uintptr(im.pidfd), "pidfd")}
 	ps.closeChildEnds()
 	if err := p.setUp(ps, pid, opt); err != nil {
 		proc.discard()
@@ -188,6 +124,26 @@ func (p *Program) run(im *image, fds []int, opt Options) (*Process, error) {
 		return nil, err
 	}
 	return proc, nil
+}
+
+// These are kept by the Go runtime for programs that fork by themselves (go.dev/issue/67401). The third of them, for the child, isn't
+// needed: the kernel resets the signals (CLONE_CLEAR_SIGHAND), and the child unblocks them.
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+// fork makes the child.
+//
+//go:noinline
+//go:norace
+func fork(im *image, entry uintptr) uintptr {
+	beforeFork() // blocks all signals: no handler may run in the child
+	r := cloneInto(&im.clone, unsafe.Sizeof(im.clone), im, entry)
+	afterFork()
+	return r
 }
 
 // forkInto clones, in the pid namespace of the program's slot if it has one.
@@ -207,10 +163,11 @@ func (p *Program) forkInto(im *image, fds []int) (pid int, err error) {
 			}
 		}()
 	}
+	entry := childEntry()
 	syscall.ForkLock.Lock()
-	n, errno := fork(im)
+	n := fork(im, entry)
 	syscall.ForkLock.Unlock()
-	if errno != 0 {
+	if errno := failed(n); errno != 0 {
 		return 0, fmt.Errorf("clone into new namespaces (%s): %w", flagNames(p.Clone, nsFlags), errno)
 	}
 	return int(n), nil
@@ -318,7 +275,7 @@ func (p *Program) givesUpPipe() bool {
 }
 
 func openPipes(sync bool) (*pipes, error) {
-	ps := &pipes{syncR: -1, syncW: -1, pidfd: -1}
+	ps := &pipes{syncR: -1, syncW: -1}
 	var e, s [2]int
 	if err := unix.Pipe2(e[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("make the error pipe: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -288,5 +289,36 @@ func BenchmarkStart(b *testing.B) {
 				b.StartTimer()
 			}
 		})
+	}
+}
+
+// TestShrink launches from a process whose memory children don't get, in a process of its own.
+func TestShrink(t *testing.T) {
+	if testing.CoverMode() != "" {
+		t.Skip("the counters of -cover are in memory that the child does not have")
+	}
+	if os.Getenv("LAUNCH_TEST_SHRINK") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestShrink$")
+		cmd.Env = append(os.Environ(), "LAUNCH_TEST_SHRINK=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	for range 3 {
+		if err := Shrink(); err != nil {
+			t.Fatal(err)
+		}
+		text, code := output(t, []string{"/bin/sh", "-c", "hostname; exit 3"}, func(b *Builder) {
+			b.Clone = unix.CLONE_NEWUTS | unix.CLONE_NEWUSER
+			b.UIDs, b.GIDs = []IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}
+			b.Do("host name", unix.SYS_SETHOSTNAME, b.Str("inner"), Int(5))
+		})
+		if text != "inner\n" || code != 3 {
+			t.Errorf("got %q, code %d", text, code)
+		}
+		if out, err := exec.Command("/bin/echo", "os/exec").Output(); err != nil || string(out) != "os/exec\n" {
+			t.Errorf("os/exec: %q, %v", out, err)
+		}
 	}
 }
