@@ -231,9 +231,11 @@ func TestReconcileOfExecs(t *testing.T) {
 	e, _ = w.index.findExec(ids[2])
 	<-e.ended
 	w.settled()
-	for pid := range w.procs {
-		if pid != id {
-			t.Errorf("the keeper still knows %s", pid)
+	for _, eid := range ids { // the keeper is told a moment later
+		for end := time.Now().Add(5 * time.Second); w.known(execProcessID(id, eid)); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the keeper still knows exec %s", eid)
+			}
 		}
 	}
 }

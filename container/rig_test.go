@@ -46,8 +46,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(keeperDir)
+	os.Exit(code)
 }
+
+// keeperDir is where keeperProgram is.
+var keeperDir string
 
 // keeperProgram is built once for all tests.
 var keeperProgram = sync.OnceValues(func() (string, error) {
@@ -55,6 +60,7 @@ var keeperProgram = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	keeperDir = dir
 	out := filepath.Join(dir, "skiff-keeper")
 	cmd := osexec.Command("go", "build", "-o", out, "skiff/cmd/skiff-keeper")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
