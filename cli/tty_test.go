@@ -155,7 +155,7 @@ func TestPullOnATerminal(t *testing.T) {
 	defer f.Close()
 	s := watch(f)
 	s.await(t, "docker.io/library/nginx:latest")
-	if !bytes.Contains(s.all, []byte("\x1b[2A")) || !bytes.Contains(s.all, []byte("aaaaaaaaaaaa: Pull complete")) {
+	if !bytes.Contains(s.all, []byte("\x1b[1A")) || !bytes.Contains(s.all, []byte("aaaaaaaaaaaa: Pull complete")) {
 		t.Errorf("the terminal shows %q", s.all)
 	}
 	_ = cmd.Wait()
