@@ -2,13 +2,9 @@ package launch
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"math"
-	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -19,6 +15,7 @@ import (
 // mapping of its own, in which every pointer points into the same mapping.
 type image struct {
 	clone   cloneArgs
+	mem     []byte // the whole mapping
 	ops     []call
 	regs    []uintptr
 	paths   []uintptr // candidates of execve
@@ -95,6 +92,7 @@ func (p *Program) load(fds []int) (im *image, release func(), err error) {
 	im.ops, im.regs = takeSlice[call](a, len(p.Ops)), takeSlice[uintptr](a, p.Registers)
 	im.paths, im.ignored = takeSlice[uintptr](a, len(p.Exec.Paths)), takeSlice[uintptr](a, len(ignored))
 	copy(im.ignored, ignored)
+	im.mem = mem
 	im.search, im.undump, im.keep, im.sync, im.tell = p.Exec.Search, p.Clone&unix.CLONE_NEWUSER == 0, uintptr(p.Keep), none, none
 	data := unsafe.Slice((*byte)(a.take(uintptr(len(p.Data))+1)), len(p.Data)+1) // a byte more, so that every offset has an address
 	base := uintptr(unsafe.Pointer(&data[0]))
@@ -154,31 +152,4 @@ func ignoredSignals() []uintptr {
 		}
 	}
 	return list
-}
-
-// Shrink makes fork cheap: the memory that this process has written so far is no longer copied to children (MADV_DONTFORK). What a
-// launch's child needs is in memory of its own; on the reference machine it saves half a millisecond of each launch, and the page faults that
-// follow one. What the process gets later is copied as ever, until Shrink is called again.
-//
-// It does nothing in a program that is built with cgo. After Shrink the process must not fork in other ways without exec in the same memory (os/exec is fine as long as it makes no
-// new user namespace), and must not be built with -cover.
-func Shrink() error {
-	if libc {
-		return nil
-	}
-	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		return fmt.Errorf("look at our own memory: %w", err)
-	}
-	for line := range strings.Lines(string(maps)) {
-		var lo, hi uint64
-		var perm string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &lo, &hi, &perm); n < 3 || perm != "rw-p" || hi > math.MaxInt64 || strings.Contains(line, "[") {
-			continue // stacks of the kernel's making and special mappings stay
-		}
-		if r := sys(unix.SYS_MADVISE, uintptr(lo), uintptr(hi-lo), unix.MADV_DONTFORK, 0, 0, 0); failed(r) != 0 && !errors.Is(failed(r), unix.ENOMEM) {
-			return fmt.Errorf("keep memory from children: %w", failed(r)) // ENOMEM: part of it is gone meanwhile
-		}
-	}
-	return nil
 }

@@ -26,6 +26,8 @@ type Options struct {
 	// Cloned, if not nil, is called with the child's pid before its first operation. The child waits for its return;
 	// an error ends it.
 	Cloned func(pid int) error
+	// Memory, if not nil, keeps our memory from the child.
+	Memory *Memory
 	// Times, if not nil, gets the time after each operation, relative to Start's beginning (0: not executed).
 	Times *[]time.Duration
 }
@@ -108,7 +110,7 @@ func (p *Program) run(im *image, fds []int, opt Options) (*Process, error) {
 	// The child is killed when the thread that made it ends, so this goroutine stays on its thread until the child is through.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, err := p.forkInto(im, fds)
+	pid, err := p.forkInto(im, fds, opt.Memory)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +149,7 @@ func fork(im *image, entry uintptr) uintptr {
 }
 
 // forkInto clones, in the pid namespace of the program's slot if it has one.
-func (p *Program) forkInto(im *image, fds []int) (pid int, err error) {
+func (p *Program) forkInto(im *image, fds []int, mem *Memory) (pid int, err error) {
 	if p.JoinPID >= 0 {
 		home, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -163,14 +165,30 @@ func (p *Program) forkInto(im *image, fds []int) (pid int, err error) {
 			}
 		}()
 	}
-	entry := childEntry()
-	syscall.ForkLock.Lock()
-	n := fork(im, entry)
-	syscall.ForkLock.Unlock()
+	n, err := lockedFork(im, mem)
+	if err != nil {
+		return 0, err
+	}
 	if errno := failed(n); errno != 0 {
 		return 0, fmt.Errorf("clone into new namespaces (%s): %w", flagNames(p.Clone, nsFlags), errno)
 	}
 	return int(n), nil
+}
+
+// lockedFork forks while no file is being opened elsewhere in the process, and no other launch changes what children get.
+func lockedFork(im *image, mem *Memory) (uintptr, error) {
+	entry := childEntry()
+	syscall.ForkLock.Lock()
+	defer syscall.ForkLock.Unlock()
+	if mem != nil {
+		if err := mem.withhold(); err != nil {
+			return 0, err
+		}
+	}
+	if err := unix.Madvise(im.mem, unix.MADV_DOFORK); err != nil { // another launch's withhold may have met it
+		return 0, fmt.Errorf("give the new process its memory: %w", err)
+	}
+	return fork(im, entry), nil
 }
 
 // setUp writes the maps of a new user namespace and lets the child go.

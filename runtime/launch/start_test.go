@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -292,33 +293,52 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// TestShrink launches from a process whose memory children don't get, in a process of its own.
-func TestShrink(t *testing.T) {
+// TestMemory launches from a process whose memory children don't get, in a process of its own.
+func TestMemory(t *testing.T) {
 	if testing.CoverMode() != "" {
 		t.Skip("the counters of -cover are in memory that the child does not have")
 	}
-	if os.Getenv("LAUNCH_TEST_SHRINK") == "" {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestShrink$")
-		cmd.Env = append(os.Environ(), "LAUNCH_TEST_SHRINK=1")
+	if os.Getenv("LAUNCH_TEST_MEMORY") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestMemory$")
+		cmd.Env = append(os.Environ(), "LAUNCH_TEST_MEMORY=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 		return
 	}
+	var mem Memory
+	var waste [][]byte
 	for range 3 {
-		if err := Shrink(); err != nil {
-			t.Fatal(err)
+		waste = append(waste, make([]byte, 1<<20)) // what comes later isn't given to children either
+		done := make(chan struct{})
+		for range 8 {
+			go func() {
+				defer func() { done <- struct{}{} }()
+				launchWith(t, &mem)
+			}()
 		}
-		text, code := output(t, []string{"/bin/sh", "-c", "hostname; exit 3"}, func(b *Builder) {
-			b.Clone = unix.CLONE_NEWUTS | unix.CLONE_NEWUSER
-			b.UIDs, b.GIDs = []IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}
-			b.Do("host name", unix.SYS_SETHOSTNAME, b.Str("inner"), Int(5))
-		})
-		if text != "inner\n" || code != 3 {
-			t.Errorf("got %q, code %d", text, code)
+		for range 8 {
+			<-done
 		}
 		if out, err := exec.Command("/bin/echo", "os/exec").Output(); err != nil || string(out) != "os/exec\n" {
 			t.Errorf("os/exec: %q, %v", out, err)
 		}
+	}
+	runtime.KeepAlive(waste)
+}
+
+func launchWith(t *testing.T, mem *Memory) {
+	b, files := command(t, nil, "/bin/sh", "-c", "test $(hostname) = inner && exit 3")
+	b.Clone = unix.CLONE_NEWUTS | unix.CLONE_NEWUSER
+	b.UIDs, b.GIDs = []IDMap{{0, 0, 1}}, []IDMap{{0, 0, 1}}
+	b.Do("host name", unix.SYS_SETHOSTNAME, b.Str("inner"), Int(5))
+	p, err := start(t, b, files, Options{Memory: mem})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer func() { _ = p.PIDFD.Close() }()
+	if code, err := p.Wait(); code != 3 || err != nil {
+		t.Errorf("code %d, error %v", code, err)
 	}
 }
