@@ -232,7 +232,7 @@ func (w *workload) checkTicker(id string, pid int, c client) {
 			next++
 		}
 	}
-	if next < 100 || twice > 2 {
+	if next < 30 || twice > 2 {
 		w.t.Errorf("log of the ticker: %d lines, %d of them twice", next, twice)
 	}
 }

@@ -22,14 +22,14 @@ func TestInside(t *testing.T) {
 			{"cap-add", []string{"--cap-drop", "ALL", "--cap-add", "NET_ADMIN"}, "grep CapEff /proc/self/status", "CapEff:\t0000000000001000"},
 			{"no-new-privileges", []string{"--security-opt", "no-new-privileges"}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"},
 			{"pid 1", nil, "echo $$", "1"},
-			{"only own processes", nil, "ls /proc | grep -c '^[0-9]'", "3"},
+			{"only own processes", nil, "ls -d /proc/[0-9]*", "/proc/1"},
 			{"hostname", []string{"--hostname", "box"}, "hostname; grep -c box /etc/hosts", "box\n1"},
 			{"user by name", []string{"-u", "www-data"}, "id -u; id -g", "33\n33"},
 			{"user by ids", []string{"-u", "1234:5678"}, "id -u; id -g", "1234\n5678"},
 			{"working folder", []string{"-w", "/made/for/me"}, "pwd", "/made/for/me"},
 			{"environment", []string{"-e", "A=b c"}, "echo \"$A\"; echo $HOME", "b c\n/root"},
 			{"read-only root", []string{"--read-only"}, "touch /x 2>&1 | grep -o 'Read-only file system'", "Read-only file system"},
-			{"masked path", nil, "wc -c < /proc/kcore; ls /proc/acpi 2>/dev/null | wc -l", "0\n0"},
+			{"masked path", nil, "wc -c < /proc/timer_list; ls /sys/firmware | wc -l", "0\n0"},
 			{"read-only path", nil, "echo 1 2>/dev/null > /proc/sys/kernel/panic || echo refused", "refused"},
 			{"tmpfs", []string{"--tmpfs", "/scratch:size=1m"}, "df -k /scratch | tail -n 1 | awk '{print $2}'", "1024"},
 			{"shm", nil, "df -k /dev/shm | tail -n 1 | awk '{print $2}'", "65536"},
@@ -41,7 +41,7 @@ func TestInside(t *testing.T) {
 			{"no network", []string{"--network", "none"}, "ls /sys/class/net", "lo"},
 			{"mac address", []string{"--mac-address", "02:42:ac:11:00:99"}, "cat /sys/class/net/eth0/address", "02:42:ac:11:00:99"},
 			{"add-host", []string{"--add-host", "there:10.1.2.3"}, "grep there /etc/hosts", "10.1.2.3\tthere"},
-			{"dns", []string{"--dns", "10.9.8.7", "--dns-search", "example.org"}, "grep -v '^#' /etc/resolv.conf", "nameserver 10.9.8.7\nsearch example.org"},
+			{"dns", []string{"--dns", "10.9.8.7", "--dns-search", "example.org"}, "grep -v -e '^#' -e '^$' /etc/resolv.conf", "nameserver 10.9.8.7\nsearch example.org"},
 			{"host's uts", []string{"--uts", "host"}, "readlink /proc/self/ns/uts | grep -c .", "1"},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestLimits(t *testing.T) {
 			t.Error("nine processes fit a limit of five")
 		}
 		got = c.ok(t, "run", "--rm", "--cpus", "0.5", "busybox", "sh", "-c",
-			"cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null")
+			"cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null; true")
 		if !strings.HasPrefix(got, "50000") {
 			t.Errorf("--cpus 0.5: %q", got)
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -143,7 +144,10 @@ func TestFlushedRulesComeBack(t *testing.T) {
 func TestHostNetwork(t *testing.T) {
 	each(t, func(t *testing.T, c client) {
 		got := c.ok(t, "run", "--rm", "--network", "host", "busybox", "readlink", "/proc/self/ns/net")
-		host := c.ok(t, "run", "--rm", "--pid", "host", "--privileged", "busybox", "readlink", "/proc/1/ns/net")
+		host, err := os.Readlink("/proc/self/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
 		if got != host {
 			t.Errorf("--network host: %s, the host's is %s", got, host)
 		}
