@@ -112,6 +112,15 @@ func (h *house) until(name string) []string {
 	return nil
 }
 
+// mustLive ends the test if nobody has been alive for long.
+func (h *house) mustLive(since time.Time) {
+	h.t.Helper()
+	if time.Since(since) > 20*time.Second {
+		out, _ := os.ReadFile(filepath.Join(h.dir, "output"))
+		h.t.Fatalf("keeper %d and engine %d are dead; output:\n%s", h.keeper(), h.engine(), out[max(0, len(out)-5000):])
+	}
+}
+
 func (h *house) log() keeper.LogConfig {
 	return keeper.LogConfig{Driver: "json-file", Path: filepath.Join(h.dir, "log")}
 }
@@ -226,13 +235,15 @@ func TestBothDieTogether(t *testing.T) {
 		h.until("launched")
 		writer := h.number("launched")
 		reapWhenOurs(t, writer)
-		kills := 0
+		kills, begin := 0, time.Now()
 		for alive(writer) {
 			time.Sleep(time.Duration(20+rand.IntN(250)) * time.Millisecond)
 			k, e := h.keeper(), h.engine()
 			if !alive(writer) || !alive(k) || !alive(e) {
+				h.mustLive(begin)
 				continue
 			}
+			begin = time.Now()
 			h.kill(k, unix.SIGSTOP)
 			h.kill(e, unix.SIGKILL)
 			h.kill(k, unix.SIGKILL)

@@ -3,8 +3,12 @@ package main
 
 import (
 	"os"
+	"runtime"
 
 	"skiff/cli"
 )
 
-func main() { os.Exit(cli.Main(os.Args[1:])) }
+func main() {
+	runtime.GOMAXPROCS(1)
+	os.Exit(cli.Main(os.Args[1:]))
+}

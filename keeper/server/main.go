@@ -162,9 +162,9 @@ func (s *Server) handleSignals() {
 	go s.collectOrphans(orphans)
 }
 
-// takeLock makes sure that one keeper works in exec-root. A keeper that follows a dead one waits a little: the dead one's
-// lock goes with its last thread.
-func takeLock(root string, wait bool) (*os.File, error) {
+// takeLock makes sure that one keeper works in exec-root. If the one that had the lock is dead, or we are its successor, we wait a
+// little: the lock goes with its last thread.
+func takeLock(root string, successor bool) (*os.File, error) {
 	dir := filepath.Join(root, "keeper")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the keeper's folder: %w", err)
@@ -178,14 +178,25 @@ func takeLock(root string, wait bool) (*os.File, error) {
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || !wait || time.Now().After(deadline) {
-			pid := make([]byte, 20)
-			n, _ := f.ReadAt(pid, 0)
+		pid, lives := lockHolder(f)
+		if !errors.Is(err, unix.EWOULDBLOCK) || lives && !successor || time.Now().After(deadline) {
 			f.Close()
-			return nil, fmt.Errorf("another skiffd works in %s already (its keeper has pid %s): %w", root, strings.TrimSpace(string(pid[:n])), err)
+			return nil, fmt.Errorf("another skiffd works in %s already (its keeper has pid %d): %w", root, pid, err)
 		}
 	}
 	_ = f.Truncate(0)
 	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	return f, err
+}
+
+// lockHolder reads who has the lock. While it is being written it may be nobody: one who lives.
+func lockHolder(f *os.File) (pid int, lives bool) {
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
+	if err != nil {
+		return 0, true
+	}
+	state, _, _, err := procStat(pid)
+	return pid, err == nil && state != 'Z' && state != 'X'
 }

@@ -34,6 +34,8 @@ type image struct {
 	scratch [32]uint64 // poll, a byte read, sigaction (all zero: SIG_DFL)
 	tls     [4]uint64  // thread-local storage, empty: the parent's may be missing
 	times   []int64    // shared memory for the time after each operation, or nil
+
+	clockMem []byte // the mapping of times
 }
 
 // none is an absent descriptor.

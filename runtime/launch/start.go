@@ -185,8 +185,13 @@ func lockedFork(im *image, mem *Memory) (uintptr, error) {
 			return 0, err
 		}
 	}
-	if err := unix.Madvise(im.mem, unix.MADV_DOFORK); err != nil { // another launch's withhold may have met it
-		return 0, fmt.Errorf("give the new process its memory: %w", err)
+	for _, mem := range [][]byte{im.mem, im.clockMem} {
+		if len(mem) == 0 {
+			continue
+		}
+		if err := unix.Madvise(mem, unix.MADV_DOFORK); err != nil { // another launch's withhold may have met it
+			return 0, fmt.Errorf("give the new process its memory: %w", err)
+		}
 	}
 	return fork(im, entry), nil
 }
@@ -397,6 +402,7 @@ func (im *image) clock(out *[]time.Duration) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("share memory for the times: %w", err)
 	}
+	im.clockMem = mem
 	im.times = unsafe.Slice((*int64)(unsafe.Pointer(&mem[0])), n/8)
 	var begin unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &begin); err != nil {
@@ -411,7 +417,7 @@ func (im *image) clock(out *[]time.Duration) (release func(), err error) {
 			}
 		}
 		*out = ts
-		im.times = nil
+		im.times, im.clockMem = nil, nil
 		_ = unix.Munmap(mem)
 	}, nil
 }

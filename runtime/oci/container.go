@@ -18,11 +18,14 @@ import (
 
 	"skiff/internal/errs"
 	"skiff/runtime/cgroup"
+	"skiff/runtime/launch"
 )
 
 // Runtime is a root folder with containers.
 type Runtime struct {
 	Root string // absolute path
+
+	memory launch.Memory
 }
 
 // Container is what create records of a container.

@@ -129,7 +129,7 @@ func (c *Container) launch(opt *CreateOptions) (*launch.Process, error) {
 
 // start runs the program, and the hooks beside it.
 func (c *Container) start(a *runtime.Assembly, far *runtime.Pause) (*launch.Process, error) {
-	var opt launch.Options
+	opt := launch.Options{Memory: &c.rt.memory}
 	hooks := make(chan error, 1)
 	hooks <- nil
 	if far != nil {

@@ -72,7 +72,7 @@ func (r *Runtime) Exec(id string, opt ExecOptions) (*launch.Process, error) {
 		return nil, err
 	}
 	defer a.Close()
-	p, err := a.Program.Start(a.Files, launch.Options{})
+	p, err := a.Program.Start(a.Files, launch.Options{Memory: &r.memory})
 	if err != nil {
 		return nil, err
 	}
