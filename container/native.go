@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"sync"
 
 	api "github.com/moby/moby/api/types/container"
 
@@ -34,6 +35,9 @@ type Native struct {
 	kernel   spec.Kernel
 	profiles *seccomp.Profiles
 	filters  *seccomp.Cache
+	// base is the mount namespace that containers start from; nil where the kernel can't make one. The first caller waits
+	// for the making that NewNative began.
+	base func() *os.File
 }
 
 // NewNative looks at the kernel.
@@ -48,7 +52,16 @@ func NewNative(cfg NativeConfig) (*Native, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the kernel: %w", err)
 	}
-	return &Native{cfg: cfg, kernel: k, profiles: &seccomp.Profiles{Configured: cfg.Seccomp}, filters: &seccomp.Cache{}}, nil
+	n := &Native{cfg: cfg, kernel: k, profiles: &seccomp.Profiles{Configured: cfg.Seccomp}, filters: &seccomp.Cache{}}
+	n.base = sync.OnceValue(func() *os.File {
+		f, err := runtime.NewBase()
+		if err != nil {
+			cfg.Log.Warn("containers start from a copy of the host's mounts, which is slower", "error", err)
+		}
+		return f
+	})
+	go n.base()
+	return n, nil
 }
 
 // CgroupnsMode implements Runtime.
@@ -111,7 +124,7 @@ func (n *Native) Container(_ context.Context, in ContainerProcess) (*Program, er
 		n.cfg.Log.Debug("a setting is not honoured", "container", shortID(in.ID), "warning", w)
 	}
 	a, err := runtime.Container(runtime.ContainerInput{
-		Spec: s, Root: in.Root, NetNS: in.NetNS, Cgroup: native(in.Group), Filters: n.filters,
+		Spec: s, Root: in.Root, NetNS: in.NetNS, Cgroup: native(in.Group), Base: n.base(), Filters: n.filters,
 		Stdio: runtime.Stdio{In: in.Stdio.In, Out: in.Stdio.Out, Err: in.Stdio.Err}, DevPTS: in.Stdio.DevPTS,
 	})
 	if err != nil {

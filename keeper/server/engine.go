@@ -19,7 +19,7 @@ const ExitConfig = 78
 
 const (
 	firstPause = 100 * time.Millisecond
-	longPause  = 5 * time.Second
+	longPause  = 500 * time.Millisecond
 	stable     = 10 * time.Second // an engine that ran so long is started again at once
 )
 

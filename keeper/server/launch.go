@@ -12,7 +12,7 @@ import (
 )
 
 // launchProgram starts a launch program in its binary form.
-func launchProgram(program []byte, files []int) (pid, pidfd int, err error) {
+func launchProgram(program []byte, files []int, memory *launch.Memory) (pid, pidfd int, err error) {
 	var p launch.Program
 	if err := p.UnmarshalBinary(program); err != nil {
 		return 0, -1, errs.As(errs.Invalid, err)
@@ -30,7 +30,7 @@ func launchProgram(program []byte, files []int) (pid, pidfd int, err error) {
 		fs[i] = os.NewFile(uintptr(dup), "slot")
 		defer fs[i].Close()
 	}
-	proc, err := p.Start(fs, launch.Options{})
+	proc, err := p.Start(fs, launch.Options{Memory: memory})
 	if err != nil {
 		return 0, -1, err
 	}

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"skiff/runtime/launch"
+
 	"golang.org/x/sys/unix"
 
 	"skiff/keeper/wire"
@@ -31,7 +33,10 @@ const (
 //	skiff-keeper [--exec-root DIR] [--] ENGINE ARG...   starts ENGINE (an absolute path) and keeps it
 //	skiff-keeper --exec-root DIR --adopt FD             takes over from an engine whose keeper died
 func Main(args []string) int {
-	return Run(args, launchProgram)
+	var memory launch.Memory // one for the process: what the keeper holds is never copied to its children
+	return Run(args, func(program []byte, files []int) (pid, pidfd int, err error) {
+		return launchProgram(program, files, &memory)
+	})
 }
 
 type flags struct {
