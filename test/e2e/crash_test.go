@@ -44,7 +44,7 @@ func crash(t *testing.T, victim string) {
 	rnd := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
 	n := kills(t)
 	for i := range n {
-		time.Sleep(time.Duration(rnd.IntN(120)) * time.Millisecond)
+		time.Sleep(time.Duration(rnd.IntN(250)) * time.Millisecond)
 		var p int
 		eventually(t, 10*time.Second, victim+" runs", func() bool { p = d.PID(victim); return p != 0 })
 		if err := syscall.Kill(p, syscall.SIGKILL); err != nil {

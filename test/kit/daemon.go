@@ -210,10 +210,29 @@ func (d *Daemon) Processes() []Process {
 		if st, err := os.ReadFile(dir + "/stat"); err != nil || bytes.Contains(st, []byte(") Z ")) {
 			continue
 		}
+		if sameProgram(parent(dir), exe) {
+			continue // a child before its execve: a container or an engine to be
+		}
 		pid, _ := strconv.Atoi(filepath.Base(dir))
 		ps = append(ps, Process{pid, name})
 	}
 	return ps
+}
+
+// parent is the /proc folder of a process's parent (proc(5), status), "" if it can't be read.
+func parent(dir string) string {
+	b, _ := os.ReadFile(dir + "/status")
+	for line := range strings.Lines(string(b)) {
+		if ppid, ok := strings.CutPrefix(line, "PPid:"); ok {
+			return "/proc/" + strings.TrimSpace(ppid)
+		}
+	}
+	return ""
+}
+
+func sameProgram(dir, exe string) bool {
+	other, err := os.Readlink(dir + "/exe")
+	return err == nil && other == exe
 }
 
 // PID is the pid of the newest process of the given name, 0 if there is none.
