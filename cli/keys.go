@@ -23,7 +23,8 @@ func parseKeys(s string) ([]byte, error) {
 		}
 		c, ok := strings.CutPrefix(k, "ctrl-")
 		if !ok || len(c) != 1 {
-			return nil, fmt.Errorf("Unknown character: '%s'", k) //nolint:staticcheck // docker's words
+			//lint:ignore ST1005 docker's words
+			return nil, fmt.Errorf("Unknown character: '%s'", k)
 		}
 		switch {
 		case c[0] >= 'a' && c[0] <= 'z':
@@ -31,7 +32,8 @@ func parseKeys(s string) ([]byte, error) {
 		case strings.Contains("@[\\]^_", c):
 			keys = append(keys, c[0]-'@')
 		default:
-			return nil, fmt.Errorf("Unknown character: '%s'", k) //nolint:staticcheck // docker's words
+			//lint:ignore ST1005 docker's words
+			return nil, fmt.Errorf("Unknown character: '%s'", k)
 		}
 	}
 	return keys, nil

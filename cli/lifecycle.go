@@ -89,7 +89,8 @@ func setupRm(c *command) {
 		return c.eachAtOnce(ctx, args, func(ctx context.Context, name string) error {
 			name = strings.Trim(name, "/")
 			if name == "" {
-				return errors.New("Container name cannot be empty") //nolint:staticcheck // docker's words
+				//lint:ignore ST1005 docker's words
+				return errors.New("Container name cannot be empty")
 			}
 			err := cl.Remove(ctx, name, opt)
 			if opt.Force && client.IsNotFound(err) {

@@ -238,6 +238,7 @@ func (o *runOptions) security(_ *command, b *client.CreateBody) error {
 		key, value, ok := strings.Cut(opt, "=")
 		if !ok && key != "no-new-privileges" {
 			if key, value, ok = strings.Cut(opt, ":"); !ok {
+				//lint:ignore ST1005 docker's words
 				return fmt.Errorf("Invalid --security-opt: %q", opt)
 			}
 		}

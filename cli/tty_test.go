@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("SKIFF_TEST_MAIN") != "" {
 		os.Exit(Main(os.Args[1:]))
 	}
+	time.Local = time.UTC // goldens hold times; set before anything else runs
 	os.Exit(m.Run())
 }
 

@@ -110,15 +110,15 @@ func TestVolatileMountsAgain(t *testing.T) {
 }
 
 func TestManyLayersBothWays(t *testing.T) {
-	s := newStore(t)
 	var srcs []Source
 	for i := range 200 {
 		l := makeTar(t, file(fmt.Sprintf("f%d", i), fmt.Sprint(i)), file("top", fmt.Sprint(i)))
 		srcs = append(srcs, source(l, l, nil))
 	}
-	c := apply(t, s, srcs...)
 	for _, o := range []overlay{{append: true}, {append: false}} {
-		s.overlay = o
+		s := newStore(t)
+		s.overlay = o // nobody reads it before the first layer
+		c := apply(t, s, srcs...)
 		sn, err := s.Prepare(t.Context(), fmt.Sprint("many", o.append), c.ID, false)
 		if err != nil {
 			t.Fatal(err)

@@ -164,7 +164,10 @@ func (m *Manager) withdraw(c *connection) error {
 		p.close()
 	}
 	c.br.forget(c.published)
-	if err != nil {
+	switch {
+	case err != nil && m.ctx.Err() != nil: // the table's connection is closed; the next engine writes the table anew
+		return errs.New(errs.Unavailable, "withdraw published ports: the engine is shutting down: %w", err)
+	case err != nil:
 		return fmt.Errorf("withdraw published ports: %w", err)
 	}
 	return nil

@@ -283,8 +283,10 @@ func TestDeleteForce(t *testing.T) {
 	r := newRuntime(t)
 	p, _ := create(t, r, bundle(t, nil, "sleep", "100"), CreateOptions{})
 	must(t, r.Start(id(t)))
-	go func() { _, _ = p.Wait() }()
+	ended := make(chan struct{})
+	go func() { _, _ = p.Wait(); close(ended) }()
 	must(t, r.Delete(id(t), true))
+	<-ended
 	must(t, r.Delete(id(t), true))
 	if err := r.Delete(id(t), false); !errs.Is(err, errs.NotFound) {
 		t.Errorf("error %v", err)
