@@ -2,7 +2,7 @@
 VERSION ?= 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X skiff/internal/version.Version=$(VERSION) -X skiff/internal/version.Commit=$(COMMIT)
-PROGRAMS := skiff skiffd skiff-keeper skiff-runtime skiff-registry skiff-init
+PROGRAMS := skiff skiffd skiff-keeper skiff-runtime skiff-registry skiff-init skiff-tls
 PREFIX ?= /usr/local
 
 .PHONY: all run test test-unit test-e2e lint bench install clean help FORCE

@@ -3,7 +3,7 @@
 //
 // Contract:
 //
-//   - It knows the daemon only through package client. What it links is tested (deps_test.go): nothing of the daemon's, and
+//   - It knows the daemon only through package client. What it links is tested (cmd/skiff/link_test.go): nothing of the daemon's, and
 //     nothing that costs start-up time for no use (net/http, crypto/tls, image and digest libraries with their tables).
 //   - A command is an entry of the table in commands.go; its flags and code are built only when it is called.
 //   - Results go to the standard output, everything else to the standard error. Errors are one sentence that names the

@@ -4,7 +4,7 @@
 // Contract:
 //
 //   - It starts quickly. The package has its own small HTTP/1.1 (http.go), since initialising net/http and crypto/tls costs
-//     a short-lived program more than everything else it does; TLS is left to a helper program (tls.go). The wire types
+//     a short-lived program more than everything else it does; TLS is left to a helper program (cmd/skiff-tls). The wire types
 //     here (wire.go, …) are the part of the Engine API that the commands need; a test holds them against
 //     github.com/moby/moby/api, which is not linked.
 //   - The API version is negotiated without a round trip of its own: requests go out with the newest version, and the first
