@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -283,8 +284,17 @@ func (x machine) dial(network, addr string) (string, error) {
 	return host, err
 }
 
-// connect opens a connection on the calling thread (net.Dial may use others).
+// connect opens a connection on the calling thread (net.Dial may use others). A connect with a time limit is not
+// restarted by the kernel when a signal comes (socket(7), SO_SNDTIMEO), and Go's scheduler sends many: it is begun anew.
 func connect(network string, to netip.AddrPort) (int, error) {
+	for {
+		if fd, err := connectOnce(network, to); !errors.Is(err, syscall.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+func connectOnce(network string, to netip.AddrPort) (int, error) {
 	family, typ := syscall.AF_INET, syscall.SOCK_STREAM
 	var sa syscall.Sockaddr = &syscall.SockaddrInet4{Port: int(to.Port())}
 	if to.Addr().Is6() {
