@@ -31,7 +31,7 @@ func (s *startup) connect(ctx context.Context) error {
 		return s.joinNetwork(mode.ConnectedContainer())
 	case mode == networkBridge:
 		ep, err := s.m.cfg.Networks.Connect(ctx, network.Request{
-			ContainerID: id, MAC: macAddress(s.d.Networking), Ports: published(s.d.Config, h), Sysctls: sysctls,
+			ContainerID: id, Name: s.d.Name, MAC: macAddress(s.d.Networking), Ports: published(s.d.Config, h), Sysctls: sysctls,
 		})
 		if err != nil {
 			return fmt.Errorf("failed to set up container networking: %w", err)

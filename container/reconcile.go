@@ -52,7 +52,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 			m.adopt(o, st, v.runs[id])
 			v.adopted[id] = true
 			if ep := v.runs[id].Endpoint; ep != nil {
-				held = append(held, network.Held{ContainerID: id, PID: st.PID, Endpoint: *ep})
+				held = append(held, network.Held{ContainerID: id, Name: o.def().Name, PID: st.PID, Endpoint: *ep})
 			}
 		}
 		m.index.add(o)

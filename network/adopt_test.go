@@ -58,6 +58,9 @@ func TestAdopt(t *testing.T) {
 	if _, err := host.dial("tcp", "127.0.0.1:8081"); err == nil {
 		t.Error("the port of a container that is gone is still published")
 	}
+	if _, err := m.Connect(t.Context(), Request{ContainerID: "cccc", Ports: portMapOf(t, "|8080|80/tcp")}); err == nil || !strings.Contains(err.Error(), "held by container web") {
+		t.Errorf("an adopted container's port: %v", err)
+	}
 	in, err := m.Inspect(t.Context(), id[:8])
 	if err != nil || len(in.Containers) != 1 || in.Containers["aaaa"].Name != "web" || in.Containers["aaaa"].EndpointID != epA.ID {
 		t.Errorf("inspect: %+v %v", in, err)
@@ -98,7 +101,7 @@ func TestPortConflicts(t *testing.T) {
 		port string
 		want []string
 	}{
-		{"|8080|80/tcp", []string{"driver failed programming external connectivity on endpoint db (", "): Bind for 0.0.0.0:8080 failed: port is already allocated"}},
+		{"|8080|80/tcp", []string{"driver failed programming external connectivity on endpoint db (", "): Bind for 0.0.0.0:8080 failed: port is already allocated (held by container web)"}},
 		{"127.0.0.1|8080|80/tcp", []string{"Bind for 127.0.0.1:8080 failed: port is already allocated"}},
 		{"|8083|80/tcp", []string{"Bind for 0.0.0.0:8083 failed: port is already allocated"}},
 		{"::|8080|80/tcp", []string{"Bind for [::]:8080 failed: port is already allocated"}},

@@ -86,7 +86,7 @@ func (m *Manager) connect(ctx context.Context, b *bridge, p *prepared, mac net.H
 	}
 	var err error
 	if c.published, ep.Ports, err = m.publish(b, p.addr, r); err != nil {
-		return Endpoint{}, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", endpointName(r), ep.ID, err)
+		return Endpoint{}, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", displayName(r.Name, r.ContainerID), ep.ID, err)
 	}
 	c.endpoint = ep
 	m.mu.Lock()
@@ -101,12 +101,15 @@ func (m *Manager) connect(ctx context.Context, b *bridge, p *prepared, mac net.H
 	return ep, nil
 }
 
-func endpointName(r Request) string {
-	if r.Name != "" {
-		return r.Name
+func displayName(name, id string) string {
+	if name != "" {
+		return name
 	}
-	return r.ContainerID[:min(12, len(r.ContainerID))]
+	return id[:min(12, len(id))]
 }
+
+// owner is how a container is named to others who want its port.
+func owner(name, id string) string { return "container " + displayName(name, id) }
 
 // Isolated gives a namespace with lo alone.
 func (m *Manager) Isolated(ctx context.Context, containerID string, sysctls map[string]string) (*os.File, error) {
@@ -166,7 +169,7 @@ func (m *Manager) Adopt(ctx context.Context, held []Held) error {
 		if a := h.Endpoint.Address.Addr(); !b.space.Claim(a) {
 			problems = append(problems, fmt.Errorf("container %s: address %s is held twice", h.ContainerID, a))
 		}
-		c.published, err = m.retake(b, h.Endpoint)
+		c.published, err = m.retake(b, owner(h.Name, h.ContainerID), h.Endpoint)
 		if err != nil {
 			m.log.Warn("a running container's port is not fully taken over", "container", h.ContainerID, "error", err)
 		}

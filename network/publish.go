@@ -59,6 +59,7 @@ func (m *Manager) publish(b *bridge, addr netip.Addr, r Request) ([]*published, 
 				if random != (req.Ports.First == 0) {
 					continue
 				}
+				req.Owner = owner(r.Name, r.ContainerID)
 				leases, err := b.ports.Take(req)
 				if err != nil {
 					return fail(err)
@@ -181,7 +182,7 @@ func (c *connection) closeSockets() {
 }
 
 // retake takes the ports of a running container again.
-func (m *Manager) retake(b *bridge, ep Endpoint) ([]*published, error) {
+func (m *Manager) retake(b *bridge, owner string, ep Endpoint) ([]*published, error) {
 	var all []*published
 	var problems []error
 	for _, port := range sortedPorts(ep.Ports) {
@@ -192,7 +193,7 @@ func (m *Manager) retake(b *bridge, ep Endpoint) ([]*published, error) {
 				problems = append(problems, fmt.Errorf("port %s has no usable binding %s %q", port, bind.HostIP, bind.HostPort))
 				continue
 			}
-			l, err := b.ports.Retake(proto, netip.AddrPortFrom(bind.HostIP, uint16(n)))
+			l, err := b.ports.Retake(proto, netip.AddrPortFrom(bind.HostIP, uint16(n)), owner)
 			problems = append(problems, err)
 			p := &published{port: port, to: netip.AddrPortFrom(ep.Address.Addr(), port.Num()), lease: l}
 			problems = append(problems, p.serve())

@@ -30,15 +30,17 @@ type Request struct {
 	Host      []netip.Addr
 	Ports     Range
 	Container netip.AddrPort // for error texts
+	Owner     string         // whose port it is, for the error texts of others; may be empty
 }
 
 // Lease is a taken port. Release gives it back.
 type Lease struct {
 	Proto uint8
 	Host  netip.AddrPort
+	Owner string // whose it is, as in Request.Owner
 
-	fd    int // the reservation, or -1
-	owner *Allocator
+	fd   int // the reservation, or -1
+	from *Allocator
 }
 
 type slot struct {
@@ -122,21 +124,21 @@ func (a *Allocator) takeOne(r Request, host netip.AddrPort) (*Lease, error) {
 	for _, l := range a.taken[s] {
 		if overlap(l.Host.Addr(), host.Addr()) {
 			//lint:ignore ST1005 the text is Docker's, scripts look for it
-			return nil, fmt.Errorf("Bind for %s failed: %w", host, ErrAllocated)
+			return nil, fmt.Errorf("Bind for %s failed: %w%s", host, ErrAllocated, l.heldBy())
 		}
 	}
 	fd, err := reserve(r.Proto, host)
 	if err != nil {
 		return nil, refusal(r, host, err)
 	}
-	l := &Lease{Proto: r.Proto, Host: host, fd: fd, owner: a}
+	l := &Lease{Proto: r.Proto, Host: host, Owner: r.Owner, fd: fd, from: a}
 	a.taken[s] = append(a.taken[s], l)
 	return l, nil
 }
 
 // Retake takes a port that a running container holds already. If its reservation fails, it is taken without one and the
 // error says why; a conflict with another container's is the caller's bug and ignored.
-func (a *Allocator) Retake(proto uint8, host netip.AddrPort) (*Lease, error) {
+func (a *Allocator) Retake(proto uint8, host netip.AddrPort, owner string) (*Lease, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fd, err := reserve(proto, host)
@@ -144,24 +146,32 @@ func (a *Allocator) Retake(proto uint8, host netip.AddrPort) (*Lease, error) {
 		fd = -1
 		err = fmt.Errorf("reserve host port %s/%s again: %w", host, Name(proto), err)
 	}
-	l := &Lease{Proto: proto, Host: host, fd: fd, owner: a}
+	l := &Lease{Proto: proto, Host: host, Owner: owner, fd: fd, from: a}
 	s := slot{proto, host.Port()}
 	a.taken[s] = append(a.taken[s], l)
 	return l, err
 }
 
+// heldBy says in an error's text whose port it is.
+func (l *Lease) heldBy() string {
+	if l.Owner == "" {
+		return ""
+	}
+	return " (held by " + l.Owner + ")"
+}
+
 // Release gives the port back. Releasing twice is no error.
 func (l *Lease) Release() {
-	l.owner.mu.Lock()
-	defer l.owner.mu.Unlock()
-	l.owner.drop(l)
+	l.from.mu.Lock()
+	defer l.from.mu.Unlock()
+	l.from.drop(l)
 }
 
 // File hands out the socket of an IPv6 reservation, which listens or is ready to receive; the port stays taken. It is
 // nil if there is none (any more). The caller closes it.
 func (l *Lease) File() *os.File {
-	l.owner.mu.Lock()
-	defer l.owner.mu.Unlock()
+	l.from.mu.Lock()
+	defer l.from.mu.Unlock()
 	if l.fd < 0 {
 		return nil
 	}

@@ -81,7 +81,7 @@ func TestPublish(t *testing.T) {
 				t.Errorf("from a container, %s: %q", addr, got)
 			}
 		}
-		c.fails(t, 125, "port is already allocated", "run", "--rm", "-p", fmt.Sprintf("%d:80", port), "busybox", "true")
+		c.fails(t, 125, "port is already allocated (held by container "+c.ok(t, "inspect", "-f", "{{slice .Name 1}}", id)+")", "run", "--rm", "-p", fmt.Sprintf("%d:80", port), "busybox", "true")
 		c.ok(t, "rm", "-f", id)
 		eventually(t, 3*time.Second, "the port is free", func() bool {
 			l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
