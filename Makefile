@@ -2,6 +2,7 @@
 VERSION ?= 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X skiff/internal/version.Version=$(VERSION) -X skiff/internal/version.Commit=$(COMMIT)
+LDFLAGS_skiff := -E main.start
 PROGRAMS := skiff skiffd skiff-keeper skiff-runtime skiff-registry skiff-init skiff-tls
 PREFIX ?= /usr/local
 
@@ -10,7 +11,7 @@ PREFIX ?= /usr/local
 all: $(addprefix bin/,$(PROGRAMS)) ## build every program into bin/
 
 bin/%: FORCE
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS) $(LDFLAGS_$*)' -o $@ ./cmd/$*
 
 run: all ## run a container from an image on your terminal
 	@./test/demo

@@ -171,7 +171,7 @@ func (s *Server) containerAttach(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.run(sess, "attach")
+	return c.run(sess, "attach", stream{})
 }
 
 func (s *Server) containerAttachWebsocket(c *call) error {

@@ -32,6 +32,7 @@ type fake struct {
 	stopped  container.StopOptions
 	attached container.AttachOptions
 	exec     apicontainer.ExecCreateRequest
+	exitCode *int
 	execOpt  container.ExecStartOptions
 	logOpt   container.LogOptions
 	listOpt  container.ListOptions
@@ -112,7 +113,7 @@ func (f *fake) ExecStart(_ context.Context, _ string, opt container.ExecStartOpt
 }
 
 func (f *fake) ExecInspect(context.Context, string) (apicontainer.ExecInspectResponse, error) {
-	return apicontainer.ExecInspectResponse{ID: "e1"}, f.err
+	return apicontainer.ExecInspectResponse{ID: "e1", ExitCode: f.exitCode}, f.err
 }
 func (f *fake) ExecResize(context.Context, string, uint, uint) error { return f.err }
 

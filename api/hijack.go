@@ -31,7 +31,7 @@ type takenOver struct {
 
 // takeOver answers the request with 101 UPGRADED (or, without an Upgrade header, with 200 as before API 1.21), takes
 // the connection out of HTTP, and gives a context that ends when the client has gone.
-func (c *call) takeOver(contentType string) (context.Context, *takenOver, error) {
+func (c *call) takeOver(contentType, header string) (context.Context, *takenOver, error) {
 	conn, rw, err := http.NewResponseController(c.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, errs.New(errs.Internal, "taking over the connection of %s %s: %w", c.Method, c.URL.Path, err)
@@ -42,8 +42,8 @@ func (c *call) takeOver(contentType string) (context.Context, *takenOver, error)
 	if _, ok := c.Request.Header["Upgrade"]; ok {
 		head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + contentType + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
 	}
-	head += fmt.Sprintf("Api-Version: %s\r\nOstype: %s\r\nServer: %s\r\n\r\n",
-		c.Header().Get("Api-Version"), c.Header().Get("Ostype"), c.Header().Get("Server"))
+	head += fmt.Sprintf("Api-Version: %s\r\nOstype: %s\r\nServer: %s\r\n%s\r\n",
+		c.Header().Get("Api-Version"), c.Header().Get("Ostype"), c.Header().Get("Server"), header)
 	ctx, cancel := context.WithCancel(c.Context())
 	t := &takenOver{conn: conn, cancel: cancel}
 	t.in = &clientInput{Reader: unread(conn, rw.Reader), atEnd: sync.OnceFunc(func() { go t.watchGone() })}
@@ -127,10 +127,16 @@ func (t *takenOver) close() {
 	_, _ = io.Copy(io.Discard, t.conn)
 }
 
+// stream is what a session's stream has besides the session. The zero value is Docker's.
+type stream struct {
+	header string          // further header lines, each with its line end
+	end    func(io.Writer) // writes what follows the output; may be nil
+}
+
 // run takes the connection over and runs a session on it. what names the session in the text that the client sees if
 // running it fails.
-func (c *call) run(sess container.Session, what string) error {
-	ctx, t, err := c.takeOver(streamType(c.version, sess.TTY()))
+func (c *call) run(sess container.Session, what string, x stream) error {
+	ctx, t, err := c.takeOver(streamType(c.version, sess.TTY()), x.header)
 	if err != nil {
 		_ = sess.Close()
 		return err
@@ -140,19 +146,25 @@ func (c *call) run(sess container.Session, what string) error {
 		c.log.Info(what+" ended with an error", "path", c.URL.Path, "error", err)
 		var out io.Writer = t.conn
 		if !sess.TTY() {
-			out = stderrFrame{t.conn}
+			out = frame{t.conn, 2}
 		}
 		_, _ = io.WriteString(out, err.Error()+"\r\n")
+	}
+	if x.end != nil {
+		x.end(t.conn)
 	}
 	return nil
 }
 
-// stderrFrame writes each text as one frame of standard error.
-type stderrFrame struct{ w io.Writer }
+// frame writes each text as one frame of a multiplexed stream.
+type frame struct {
+	w      io.Writer
+	number byte
+}
 
-func (f stderrFrame) Write(b []byte) (int, error) {
+func (f frame) Write(b []byte) (int, error) {
 	n := len(b)
-	frame := append([]byte{2, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, b...)
+	frame := append([]byte{f.number, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, b...)
 	if _, err := f.w.Write(frame); err != nil {
 		return 0, err
 	}

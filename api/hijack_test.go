@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,48 @@ func TestHijack(t *testing.T) {
 			}
 			if err := <-f.session.ended; err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestExecAtOnce asks for create and start in one request: the answer names the exec, and its stream ends with the exit code unless
+// a terminal leaves no room for that. A client that does not ask for both gets what Docker answers.
+func TestExecAtOnce(t *testing.T) {
+	const asks = "Skiff-Exec: start\r\n"
+	for name, c := range map[string]struct {
+		header string
+		tty    bool
+		status string
+		want   string
+	}{
+		"frames":     {asks + "Connection: Upgrade\r\nUpgrade: tcp\r\n", false, "HTTP/1.1 101 UPGRADED", "hello bye\x04\x00\x00\x00\x00\x00\x00\x0242"},
+		"terminal":   {asks + "Connection: Upgrade\r\nUpgrade: tcp\r\n", true, "HTTP/1.1 101 UPGRADED", "hello bye"},
+		"no upgrade": {asks + "Connection: close\r\n", false, "HTTP/1.1 201 Created", `{"Id":"e1"}` + "\n"},
+		"not asked":  {"Connection: close\r\n", false, "HTTP/1.1 201 Created", `{"Id":"e1"}` + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code := 42
+			f := &fake{session: session(c.tty, echo), exitCode: &code}
+			body := `{"Cmd":["true"],"AttachStdout":true,"Tty":` + strconv.FormatBool(c.tty) + `,"ConsoleSize":[3,4]}`
+			conn, r, head := dial(t, "unix", listen(t, f), "POST /v1.50/containers/x/exec HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+				c.header+"Content-Length: "+itoa(len(body))+"\r\n\r\n"+body)
+			if !strings.HasPrefix(head, c.status+"\r\n") {
+				t.Fatalf("head:\n%s", head)
+			}
+			upgraded := strings.Contains(c.status, "101")
+			if upgraded != strings.Contains(head, "Skiff-Exec-Id: e1\r\n") {
+				t.Errorf("head:\n%s", head)
+			}
+			if upgraded {
+				_, _ = io.WriteString(conn, "hello ")
+				_ = conn.(*net.UnixConn).CloseWrite()
+				if size := f.execOpt.ConsoleSize; (size != nil) != c.tty || !f.execOpt.Stdin || f.execOpt.Tty != c.tty {
+					t.Errorf("started with %+v", f.execOpt)
+				}
+			}
+			if b, err := io.ReadAll(r); string(b) != c.want || err != nil {
+				t.Errorf("got %q, %v", b, err)
 			}
 		})
 	}

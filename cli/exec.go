@@ -68,24 +68,27 @@ func (e *execCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	id, err := cl.ExecCreate(ctx, args[0], e.body)
+	if e.detach {
+		return e.background(ctx, cl, args[0])
+	}
+	return e.foreground(ctx, cl, args[0], keys)
+}
+
+func (e *execCommand) background(ctx context.Context, cl *client.Client, container string) error {
+	id, err := cl.ExecCreate(ctx, container, e.body)
 	if err != nil {
 		return err
 	}
 	if id == "" {
 		return errors.New("exec ID empty")
 	}
-	start := client.ExecStartBody{Tty: e.body.Tty, ConsoleSize: e.body.ConsoleSize}
-	if e.detach {
-		return execError(cl.ExecStartDetached(ctx, id, start))
-	}
-	return e.foreground(ctx, cl, id, start, keys)
+	return execError(cl.ExecStartDetached(ctx, id, client.ExecStartBody{Tty: e.body.Tty, ConsoleSize: e.body.ConsoleSize}))
 }
 
-func (e *execCommand) foreground(ctx context.Context, cl *client.Client, id string, start client.ExecStartBody, keys []byte) error {
+func (e *execCommand) foreground(ctx context.Context, cl *client.Client, container string, keys []byte) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := cl.ExecStart(ctx, id, start)
+	id, conn, err := cl.RunExec(ctx, container, e.body)
 	if err != nil {
 		return execError(err)
 	}
@@ -104,6 +107,9 @@ func (e *execCommand) foreground(ctx context.Context, cl *client.Client, id stri
 			return nil
 		}
 		return err
+	}
+	if conn.Exit != nil {
+		return exit(*conn.Exit)
 	}
 	state, err := cl.ExecInspect(ctx, id)
 	if err != nil {

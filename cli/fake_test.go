@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -201,6 +202,16 @@ func (f *fakeEngine) containers(handle handleFunc) {
 	handle("POST /containers/{id}/exec", func(w http.ResponseWriter, r *http.Request) {
 		var b struct{ Cmd []string }
 		_ = json.NewDecoder(r.Body).Decode(&b)
+		if strings.HasPrefix(b.Cmd[0], "once-") && r.Header.Get("Skiff-Exec") == "start" {
+			nc, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return
+			}
+			defer nc.Close()
+			fmt.Fprintf(nc, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nSkiff-Exec-Id: %s\r\n\r\n", b.Cmd[0])
+			_, _ = nc.Write(append(frame(1, "at once\n"), frame(4, strconv.Itoa(exitCode(strings.TrimPrefix(b.Cmd[0], "once-"))))...))
+			return
+		}
 		sendJSON(w, 201, fmt.Sprintf(`{"Id":%q}`, b.Cmd[0]))
 	})
 	handle("POST /exec/{id}/start", func(w http.ResponseWriter, r *http.Request) {

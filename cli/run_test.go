@@ -64,6 +64,19 @@ func TestRunRoundTrips(t *testing.T) {
 	}
 }
 
+// TestExecRoundTrips: a skiffd is asked once, another daemon step by step.
+func TestExecRoundTrips(t *testing.T) {
+	h := newHarness(t)
+	r := h.run("", "exec", "box", "once-exit-3")
+	if calls := h.engine.asked(); len(calls) != 1 || r.code != 3 || r.out != "at once\n" {
+		t.Errorf("asked %v: %+v", calls, r)
+	}
+	r = h.run("", "exec", "box", "exit-3")
+	if calls := h.engine.asked(); len(calls) != 3 || r.code != 3 || r.out != "out of exit-3\n" {
+		t.Errorf("asked %v: %+v", calls, r)
+	}
+}
+
 func TestRunStdin(t *testing.T) {
 	h := newHarness(t)
 	if r := h.run("some input", "run", "-i", "--name", "echo", "busybox", "cat"); r.out != "some input" || r.code != 0 {

@@ -31,8 +31,19 @@ type session struct {
 func (s *session) copy(ctx context.Context) error {
 	restore := s.raw()
 	defer restore()
-	output := make(chan error, 1)
 	hasOutput := s.stdout != nil || s.stderr != nil
+	if s.stdin == nil {
+		if err := s.conn.CloseWrite(); err != nil || !hasOutput {
+			return ignoreClosed(err)
+		}
+		stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() })
+		err := s.conn.Copy(s.stdout, s.stderr)
+		if !stop() {
+			return ctx.Err()
+		}
+		return ignoreClosed(err)
+	}
+	output := make(chan error, 1)
 	if hasOutput {
 		go func() {
 			err := s.conn.Copy(s.stdout, s.stderr)
@@ -63,9 +74,6 @@ func (s *session) copy(ctx context.Context) error {
 
 // send sends the input and then its end.
 func (s *session) send() error {
-	if s.stdin == nil {
-		return s.conn.CloseWrite()
-	}
 	in := s.stdin
 	if s.tty && len(s.detachKeys) > 0 {
 		in = newKeyReader(in, s.detachKeys)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"strconv"
@@ -34,7 +35,7 @@ type Options struct {
 // Client is a connection to one daemon. It may be used by several goroutines.
 type Client struct {
 	host   string
-	dialer func(ctx context.Context) (net.Conn, error)
+	dialer dialer
 	header []string
 	revive func(ctx context.Context, err error) error
 
@@ -103,7 +104,7 @@ func (c *Client) Prepare(ctx context.Context) {
 func (c *Client) OnUnreachable(f func(ctx context.Context, err error) error) { c.revive = f }
 
 // dial opens a connection.
-func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+func (c *Client) dial(ctx context.Context) (stream, error) {
 	nc, err := c.dialer(ctx)
 	if err == nil || ctx.Err() != nil {
 		return nc, err
@@ -200,7 +201,8 @@ func (c *Client) once(ctx context.Context, r *request) (*response, error) {
 			return nil, ctx.Err()
 		}
 		var op *net.OpError
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) {
+		var file *fs.PathError
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || errors.As(err, &file) {
 			return nil, &ConnectError{Host: c.host, Err: c.whyEnded(cn, err)}
 		}
 		return nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
@@ -239,7 +241,7 @@ func (c *Client) once(ctx context.Context, r *request) (*response, error) {
 
 // whyEnded explains a connection that ended too early; a transport program may know more.
 func (c *Client) whyEnded(cn *conn, err error) error {
-	if w, ok := cn.Conn.(interface{ Reason() string }); ok {
+	if w, ok := cn.stream.(interface{ Reason() string }); ok {
 		if text := w.Reason(); text != "" {
 			return errors.New(text)
 		}

@@ -267,6 +267,40 @@ func (c *Client) ExecCreate(ctx context.Context, name string, body ExecBody) (st
 	return out.ID, err
 }
 
+// RunExec prepares a further process in a container, starts it and connects with its streams. A skiffd does it all in one request
+// and sends the exit code after the output (Hijacked.Exit); other daemons are asked step by step.
+func (c *Client) RunExec(ctx context.Context, name string, body ExecBody) (id string, conn *Hijacked, err error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return "", nil, err
+	}
+	res, err := c.do(ctx, &request{
+		method: "POST", path: pathf("/containers/%s/exec", name), header: []string{"Skiff-Exec: start"}, body: b, hijack: true,
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	if res.status == 101 {
+		return res.header["skiff-exec-id"], c.hijacked(res, !body.Tty), nil
+	}
+	var made struct {
+		ID string `json:"Id"`
+	}
+	text, err := io.ReadAll(res.body)
+	_ = res.body.Close()
+	if err == nil {
+		err = json.Unmarshal(text, &made)
+	}
+	if err == nil && made.ID == "" {
+		err = errors.New("it has no ID")
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("read the answer to POST /containers/%s/exec: %w", name, err)
+	}
+	conn, err = c.ExecStart(ctx, made.ID, ExecStartBody{Tty: body.Tty, ConsoleSize: body.ConsoleSize})
+	return made.ID, conn, err
+}
+
 // ExecStart starts a prepared process and connects with its streams.
 func (c *Client) ExecStart(ctx context.Context, id string, body ExecStartBody) (*Hijacked, error) {
 	b, err := json.Marshal(body)

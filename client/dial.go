@@ -64,14 +64,14 @@ func ParseHost(host string, tls bool) (string, error) {
 	return "", fmt.Errorf("unable to parse docker host `%s`: protocol %q is none of unix, tcp, ssh", host, proto)
 }
 
-func dialerFor(opt Options) (func(context.Context) (net.Conn, error), error) {
+// dialer opens a connection.
+type dialer func(context.Context) (stream, error)
+
+func dialerFor(opt Options) (dialer, error) {
 	proto, addr, _ := strings.Cut(opt.Host, "://")
 	switch {
 	case proto == "unix":
-		return func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", addr)
-		}, nil
+		return func(ctx context.Context) (stream, error) { return orNil(dialUnix(ctx, addr)) }, nil
 	case proto == "tcp" && opt.TLS != nil:
 		helper, err := findHelper(opt.Helper)
 		if err != nil {
@@ -79,20 +79,32 @@ func dialerFor(opt Options) (func(context.Context) (net.Conn, error), error) {
 		}
 		args := []string{helper, addr}
 		env := opt.TLS.environ()
-		return func(ctx context.Context) (net.Conn, error) { return dialCommand(ctx, args, env) }, nil
+		return func(ctx context.Context) (stream, error) { return orNil(dialCommand(ctx, args, env)) }, nil
 	case proto == "tcp":
-		return func(ctx context.Context) (net.Conn, error) {
+		return func(ctx context.Context) (stream, error) {
 			d := net.Dialer{Timeout: dialTimeout}
-			return d.DialContext(ctx, "tcp", addr)
+			c, err := d.DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			return c.(*net.TCPConn), nil
 		}, nil
 	case proto == "ssh":
 		args, err := sshCommand(opt.Host)
 		if err != nil {
 			return nil, err
 		}
-		return func(ctx context.Context) (net.Conn, error) { return dialCommand(ctx, args, nil) }, nil
+		return func(ctx context.Context) (stream, error) { return orNil(dialCommand(ctx, args, nil)) }, nil
 	}
 	return nil, fmt.Errorf("unable to parse docker host `%s`", opt.Host)
+}
+
+// orNil keeps a nil pointer from becoming a stream that isn't nil.
+func orNil[S stream](s S, err error) (stream, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // sshCommand gives the program and arguments that reach the daemon on another machine: the other machine's skiff, or its
@@ -173,7 +185,7 @@ type commandConn struct {
 }
 
 // dialCommand starts a program and returns the connection that it makes.
-func dialCommand(ctx context.Context, args, env []string) (net.Conn, error) {
+func dialCommand(ctx context.Context, args, env []string) (*commandConn, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair for %s: %w", args[0], err)

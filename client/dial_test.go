@@ -69,7 +69,7 @@ func TestCommandConn(t *testing.T) {
 		t.Fatal(err, b)
 	}
 	_ = c.Close()
-	<-c.(*commandConn).exited
+	<-c.exited
 
 	c, err = dialCommand(t.Context(), []string{"sh", "-c", "echo sorry >&2; exit 1"}, nil)
 	if err != nil {
@@ -78,7 +78,7 @@ func TestCommandConn(t *testing.T) {
 	if _, err := c.Read(b); err == nil {
 		t.Error("no end")
 	}
-	if r := c.(*commandConn).Reason(); r != "sorry" {
+	if r := c.Reason(); r != "sorry" {
 		t.Errorf("reason %q", r)
 	}
 }

@@ -22,15 +22,21 @@ const (
 	bufferSize     = 32 << 10
 )
 
+// stream is both directions to a daemon. Close ends the reads and writes that are under way.
+type stream interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
 // conn is a connection that requests are sent on, one at a time.
 type conn struct {
-	net.Conn
+	stream
 	br    *bufio.Reader
 	since time.Time // when it became idle
 }
 
-func newConn(c net.Conn) *conn {
-	return &conn{Conn: c, br: bufio.NewReaderSize(c, bufferSize)}
+func newConn(c stream) *conn {
+	return &conn{stream: c, br: bufio.NewReaderSize(c, bufferSize)}
 }
 
 // alive reports whether an idle connection can be used again: nothing to read, not closed.
@@ -41,15 +47,21 @@ func (c *conn) alive() bool {
 	if time.Since(c.since) < 500*time.Millisecond {
 		return true // servers keep idle connections far longer
 	}
-	if c.SetReadDeadline(time.Now().Add(50*time.Microsecond)) != nil {
-		return false
+	switch s := c.stream.(type) {
+	case interface{ quiet() bool }:
+		return s.quiet()
+	case interface{ SetReadDeadline(time.Time) error }:
+		if s.SetReadDeadline(time.Now().Add(50*time.Microsecond)) != nil {
+			return false
+		}
+		_, err := c.br.Peek(1)
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			return false
+		}
+		return s.SetReadDeadline(time.Time{}) == nil
 	}
-	_, err := c.br.Peek(1)
-	var timeout net.Error
-	if !errors.As(err, &timeout) || !timeout.Timeout() {
-		return false
-	}
-	return c.SetReadDeadline(time.Time{}) == nil
+	return false
 }
 
 // request is one call of the API.
@@ -367,6 +379,6 @@ func noEOF(err error, text string) error {
 }
 
 // whenDone closes c when ctx ends, until the returned function is called; that reports whether c is still open.
-func whenDone(ctx context.Context, c net.Conn) func() bool {
+func whenDone(ctx context.Context, c io.Closer) func() bool {
 	return context.AfterFunc(ctx, func() { _ = c.Close() })
 }

@@ -237,6 +237,24 @@ func TestDemux(t *testing.T) {
 	}
 }
 
+// TestExitFrame: only a stream that was asked for it may end with an exit code.
+func TestExitFrame(t *testing.T) {
+	const text = "\x01\x00\x00\x00\x00\x00\x00\x02ab\x04\x00\x00\x00\x00\x00\x00\x0242"
+	var out bytes.Buffer
+	if err := Demux(&out, &out, strings.NewReader(text)); err == nil {
+		t.Error("a log with an exit code is taken")
+	}
+	h := &Hijacked{c: &conn{br: bufio.NewReader(strings.NewReader(text))}, Framed: true}
+	out.Reset()
+	if err := h.Copy(&out, &out); err != nil || h.Exit == nil || *h.Exit != 42 || out.String() != "ab" {
+		t.Errorf("%v: exit %v, output %q", err, h.Exit, &out)
+	}
+	h = &Hijacked{c: &conn{br: bufio.NewReader(strings.NewReader("\x04\x00\x00\x00\x00\x00\x00\x02no"))}, Framed: true}
+	if err := h.Copy(&out, &out); err == nil || h.Exit != nil {
+		t.Errorf("exit code %q: %v", "no", h.Exit)
+	}
+}
+
 type iotestOneByte struct{ r io.Reader }
 
 func (o iotestOneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(1, len(p))]) }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 )
 
 // Hijacked is a connection that carries a process's streams.
@@ -15,6 +16,8 @@ type Hijacked struct {
 	c *conn
 	// Framed says that the output comes in Docker's frames (see Demux); a terminal's is raw.
 	Framed bool
+	// Exit is the exit code that came after the output (RunExec), nil if there was none.
+	Exit *int
 }
 
 // Read reads output.
@@ -27,12 +30,7 @@ func (h *Hijacked) Write(p []byte) (int, error) { return h.c.Write(p) }
 func (h *Hijacked) Close() error { return h.c.Close() }
 
 // CloseWrite ends the input; output goes on.
-func (h *Hijacked) CloseWrite() error {
-	if cw, ok := h.c.Conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return nil
-}
+func (h *Hijacked) CloseWrite() error { return h.c.CloseWrite() }
 
 const (
 	mediaRaw   = "application/vnd.docker.raw-stream"
@@ -50,6 +48,10 @@ func (c *Client) hijack(ctx context.Context, r *request, framed bool) (*Hijacked
 		_ = res.body.Close()
 		return nil, fmt.Errorf("unable to upgrade to tcp, received %d", res.status)
 	}
+	return c.hijacked(res, framed), nil
+}
+
+func (c *Client) hijacked(res *response, framed bool) *Hijacked {
 	switch res.header["content-type"] {
 	case mediaMulti:
 		framed = true
@@ -58,12 +60,17 @@ func (c *Client) hijack(ctx context.Context, r *request, framed bool) (*Hijacked
 			framed = false
 		}
 	}
-	return &Hijacked{c: res.conn, Framed: framed}, nil
+	return &Hijacked{c: res.conn, Framed: framed}
 }
 
 // Demux takes Docker's stream frames apart until r ends: an 8-byte header (stream number 1 for stdout, 2 for stderr, 3 for an
 // error of the daemon; three zeros; length, big-endian), then the bytes.
 func Demux(stdout, stderr io.Writer, r io.Reader) error {
+	return demux(stdout, stderr, r, nil)
+}
+
+// demux is Demux, which gives the text of frame 4, where that is allowed, to exit.
+func demux(stdout, stderr io.Writer, r io.Reader, exit func(text string) error) error {
 	br, ok := r.(*bufio.Reader)
 	if !ok {
 		br = bufio.NewReaderSize(r, bufferSize)
@@ -82,17 +89,23 @@ func Demux(stdout, stderr io.Writer, r io.Reader) error {
 		kind, n := head[0], int64(binary.BigEndian.Uint32(head[4:]))
 		_, _ = br.Discard(8)
 		var w io.Writer
-		switch kind {
-		case 0, 1:
+		switch {
+		case kind <= 1:
 			w = stdout
-		case 2:
+		case kind == 2:
 			w = stderr
-		case 3:
+		case kind == 3, kind == 4 && exit != nil:
 			text, err := io.ReadAll(io.LimitReader(br, min(n, 64<<10)))
 			if err != nil {
 				return err
 			}
-			return fmt.Errorf("error from daemon in stream: %s", text)
+			if kind == 3 {
+				return fmt.Errorf("error from daemon in stream: %s", text)
+			}
+			if err := exit(string(text)); err != nil {
+				return err
+			}
+			continue
 		default:
 			return fmt.Errorf("the stream is damaged: frame of kind %d", kind)
 		}
@@ -128,13 +141,22 @@ func copyFrame(w io.Writer, br *bufio.Reader, n int64) error {
 // Copy hands the output on to stdout and stderr until it ends.
 func (h *Hijacked) Copy(stdout, stderr io.Writer) error {
 	if h.Framed {
-		return Demux(stdout, stderr, h.c.br)
+		return demux(stdout, stderr, h.c.br, h.exitText)
 	}
 	if stdout == nil {
 		stdout = io.Discard
 	}
 	_, err := io.Copy(stdout, h.c.br)
 	return err
+}
+
+func (h *Hijacked) exitText(text string) error {
+	code, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("the stream is damaged: exit code %q", clip(text))
+	}
+	h.Exit = &code
+	return nil
 }
 
 // Progress is one message of a pull's, push's, load's or import's stream.

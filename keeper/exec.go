@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"skiff/internal/errs"
+	"skiff/internal/timerslack"
 )
 
 // ExecOptions say how a program becomes the keeper.
@@ -35,6 +37,8 @@ func ExecInto(o ExecOptions) error {
 		args = append(args, "--debug")
 	}
 	args = append(append(args, "--", self), o.Args...)
+	runtime.LockOSThread()
+	_ = timerslack.Set(timerslack.Own) // both programs run as well without
 	return fmt.Errorf("execute %s: %w", o.Program, syscall.Exec(o.Program, args, os.Environ()))
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"skiff/internal/errs"
+	"skiff/internal/timerslack"
 )
 
 // Process is a child that has executed its program.
@@ -175,7 +176,8 @@ func (p *Program) forkInto(im *image, fds []int, mem *Memory) (pid int, err erro
 	return int(n), nil
 }
 
-// lockedFork forks while no file is being opened elsewhere in the process, and no other launch changes what children get.
+// lockedFork forks while no file is being opened elsewhere in the process, and no other launch changes what children get. The
+// child has the kernel's default timer slack, whatever ours is.
 func lockedFork(im *image, mem *Memory) (uintptr, error) {
 	entry := childEntry()
 	syscall.ForkLock.Lock()
@@ -192,6 +194,9 @@ func lockedFork(im *image, mem *Memory) (uintptr, error) {
 		if err := unix.Madvise(mem, unix.MADV_DOFORK); err != nil { // another launch's withhold may have met it
 			return 0, fmt.Errorf("give the new process its memory: %w", err)
 		}
+	}
+	if own, err := timerslack.Get(); err == nil && own != timerslack.Default && timerslack.Set(timerslack.Default) == nil {
+		defer func() { _ = timerslack.Set(own) }()
 	}
 	return fork(im, entry), nil
 }

@@ -21,6 +21,7 @@ func TestInside(t *testing.T) {
 			{"cap-drop", []string{"--cap-drop", "ALL"}, "grep CapEff /proc/self/status", "CapEff:\t0000000000000000"},
 			{"cap-add", []string{"--cap-drop", "ALL", "--cap-add", "NET_ADMIN"}, "grep CapEff /proc/self/status", "CapEff:\t0000000000001000"},
 			{"no-new-privileges", []string{"--security-opt", "no-new-privileges"}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1"},
+			{"the kernel's timer slack, not ours", nil, "cat /proc/self/timerslack_ns", "50000"},
 			{"pid 1", nil, "echo $$", "1"},
 			{"only own processes", nil, "ls -d /proc/[0-9]*", "/proc/1"},
 			{"hostname", []string{"--hostname", "box"}, "hostname; grep -c box /etc/hosts", "box\n1"},

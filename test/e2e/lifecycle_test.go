@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -198,5 +199,29 @@ func TestSlowClient(t *testing.T) {
 	}
 	if got := strings.Count(c.ok(t, "logs", id)+"\n", "\n"); got != 20000 {
 		t.Errorf("the log has %d lines", got)
+	}
+}
+
+// TestQuietRuntimes: our own programs let the kernel wake them late (docs/decisions/0021); what they start is not concerned (see
+// TestInside).
+func TestQuietRuntimes(t *testing.T) {
+	slack := func(pid int) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", pid))
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	c := skiff(shared.daemon)
+	events := c.command(t.Context(), "events")
+	if err := events.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer events.Wait()
+	defer events.Process.Kill()
+	for name, pid := range map[string]int{
+		"skiff": events.Process.Pid, "skiffd": shared.daemon.PID("skiffd"), "skiff-keeper": shared.daemon.PID("skiff-keeper"),
+	} {
+		eventually(t, 3*time.Second, name+" has a timer slack of 1 ms", func() bool { return slack(pid) == "1000000" })
 	}
 }
