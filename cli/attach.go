@@ -54,17 +54,13 @@ func (a *App) attachTo(ctx context.Context, cl *client.Client, info inspected, s
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if proxy {
-		ready := make(chan struct{})
-		close(ready)
-		defer a.proxySignals(ctx, ready, info.ID, false)()
+		signals := a.proxySignals(ctx, info.ID, false)
+		defer signals.stop()
+		signals.run()
 	}
-	wait, err := cl.Wait(ctx, info.ID, "")
-	if err != nil {
-		return err
-	}
-	conn, err := cl.Attach(ctx, info.ID, client.AttachOptions{
+	conn, wait, err := cl.AttachAndWait(ctx, info.ID, client.AttachOptions{
 		Stdin: stdin, Stdout: true, Stderr: true, DetachKeys: keysText, Framed: !info.Config.Tty,
-	})
+	}, "")
 	if err != nil {
 		return err
 	}

@@ -52,8 +52,6 @@ func (r *runCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return withHelp(err, "run", 125)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	if !r.detach {
 		r.prepare(ctx, cl)
 	}
@@ -67,14 +65,14 @@ func (r *runCommand) run(ctx context.Context, args []string) error {
 	return r.foreground(ctx, cl, id, body, keysText, keys)
 }
 
-// prepare opens the connections for attach and wait while the container is being made. Where the daemon may have to be
-// started, or a connection costs a process, that is left for later.
+// prepare opens the connections for attach and wait: the daemon takes them in while it makes the container. Where a connection
+// costs a process, that is left for later.
 func (r *runCommand) prepare(ctx context.Context, cl *client.Client) {
 	if !strings.HasPrefix(cl.Host(), "unix:") {
 		return
 	}
-	go cl.Prepare(ctx)
-	go cl.Prepare(ctx)
+	cl.Prepare(ctx)
+	cl.Prepare(ctx)
 }
 
 // background starts the container and prints its id, also if it does not start: it is there then.
@@ -89,72 +87,19 @@ func (r *runCommand) background(ctx context.Context, cl *client.Client, id strin
 
 // foreground attaches, registers for the end, starts, and stays until the streams are drained and the end is known.
 func (r *runCommand) foreground(ctx context.Context, cl *client.Client, id string, body *client.CreateBody, keysText string, keys []byte) error {
-	condition := "next-exit"
-	if body.HostConfig.AutoRemove {
-		condition = "removed"
+	s := &attachedStart{
+		id: id, name: id, autoRemove: body.HostConfig.AutoRemove, sigProxy: r.sigProxy,
+		attach: client.AttachOptions{
+			Stdin: body.AttachStdin, Stdout: body.AttachStdout, Stderr: body.AttachStderr, DetachKeys: keysText, Framed: !body.Tty,
+		},
+		session: r.session(body, keys), wrap: runError,
+		copyError: func(err error) error { return withHelp(err, "run", 125) },
 	}
-	started := make(chan struct{})
-	if r.sigProxy {
-		defer r.proxySignals(ctx, started, id, body.Tty)()
-	}
-	type registered struct {
-		w   *client.Waiting
-		err error
-	}
-	waiting := make(chan registered, 1)
-	go func() {
-		w, err := cl.Wait(ctx, id, condition)
-		waiting <- registered{w, err}
-	}()
-	conn, err := cl.Attach(ctx, id, client.AttachOptions{
-		Stdin: body.AttachStdin, Stdout: body.AttachStdout, Stderr: body.AttachStderr, DetachKeys: keysText, Framed: !body.Tty,
-	})
-	if err != nil {
-		return runError(err)
-	}
-	defer conn.Close()
-	wait := <-waiting
-	if wait.err != nil {
-		return runError(wait.err)
-	}
-	ended := make(chan error, 1)
-	go func() {
-		code, err := wait.w.Result()
-		if err != nil {
-			err = &statusError{code: 125, text: err.Error(), err: err}
-		} else {
-			err = exit(code)
-		}
-		ended <- err
-	}()
-	s := r.session(conn, body, keys)
-	copied := make(chan error, 1)
-	copyCtx, stopCopy := context.WithCancel(ctx)
-	defer stopCopy()
-	go func() { copied <- s.copy(copyCtx) }()
-	if err := cl.Start(ctx, id, ""); err != nil {
-		stopCopy()
-		<-copied // the terminal is as it was
-		if body.HostConfig.AutoRemove {
-			<-ended
-		}
-		return runError(err)
-	}
-	close(started)
-	if body.Tty {
-		r.followSize(ctx, func(ctx context.Context, h, w uint) error { return cl.Resize(ctx, id, h, w) })
-	}
-	if err := <-copied; err != nil {
-		if errors.Is(err, errDetached) {
-			return nil // left alone, as the user wished
-		}
-		return withHelp(err, "run", 125)
-	}
-	return <-ended
+	return s.do(ctx, cl)
 }
 
-func (r *runCommand) session(conn *client.Hijacked, body *client.CreateBody, keys []byte) *session {
-	s := &session{App: r.App, conn: conn, tty: body.Tty, detachKeys: keys}
+func (r *runCommand) session(body *client.CreateBody, keys []byte) session {
+	s := session{App: r.App, tty: body.Tty, detachKeys: keys}
 	if body.AttachStdin {
 		s.stdin = r.In
 	}

@@ -10,26 +10,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// proxySignals sends the signals that we get to the container. They are held until ready is closed.
-func (a *App) proxySignals(ctx context.Context, ready <-chan struct{}, id string, tty bool) (stop func()) {
-	list := []os.Signal{
-		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT,
-		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGIO, unix.SIGPWR, unix.SIGSYS, unix.SIGTRAP, unix.SIGXCPU, unix.SIGVTALRM,
+// firstSignals are those that people and programs end a command with; they are taken before the container runs. Go takes
+// each signal by two switches of threads, so the others follow when it does: laterSignals.
+var (
+	firstSignals = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM}
+	laterSignals = []os.Signal{
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGIO, unix.SIGPWR,
+		unix.SIGSYS, unix.SIGTRAP, unix.SIGXCPU, unix.SIGVTALRM,
 	}
-	if !tty {
-		list = append(list, unix.SIGWINCH)
-	}
-	got := make(chan os.Signal, 128)
-	signal.Notify(got, list...)
+)
+
+// signalProxy sends the signals that we get to a container.
+type signalProxy struct {
+	tty   bool
+	got   chan os.Signal
+	ready chan struct{}
+}
+
+// proxySignals begins to take signals. They are held until run is called, or ctx ends.
+func (a *App) proxySignals(ctx context.Context, id string, tty bool) *signalProxy {
+	p := &signalProxy{tty: tty, got: make(chan os.Signal, 128), ready: make(chan struct{})}
+	signal.Notify(p.got, firstSignals...)
 	go func() {
 		select {
-		case <-ready:
+		case <-p.ready:
 		case <-ctx.Done():
 			return
 		}
 		for {
 			select {
-			case s := <-got:
+			case s := <-p.got:
 				if cl, err := a.client(); err == nil {
 					_ = cl.Kill(ctx, id, signalName(s.(syscall.Signal)))
 				}
@@ -38,8 +48,20 @@ func (a *App) proxySignals(ctx context.Context, ready <-chan struct{}, id string
 			}
 		}
 	}()
-	return func() { signal.Stop(got) }
+	return p
 }
+
+// run says that the container runs.
+func (p *signalProxy) run() {
+	close(p.ready)
+	signal.Notify(p.got, laterSignals...)
+	if !p.tty { // with one, the size is what is sent on
+		signal.Notify(p.got, unix.SIGWINCH)
+	}
+}
+
+// stop gives the signals their usual effect again.
+func (p *signalProxy) stop() { signal.Stop(p.got) }
 
 func signalName(s syscall.Signal) string { return strings.TrimPrefix(unix.SignalName(s), "SIG") }
 

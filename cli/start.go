@@ -95,59 +95,20 @@ func (s *startCommand) attached(ctx context.Context, cl *client.Client, name str
 	if err != nil {
 		return fmt.Errorf("invalid detach keys: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	started := make(chan struct{})
-	if !info.Config.Tty {
-		defer s.proxySignals(ctx, started, info.ID, false)()
+	input := s.interactive && info.Config.OpenStdin
+	same := func(err error) error { return err }
+	as := &attachedStart{
+		id: info.ID, name: name, autoRemove: info.HostConfig.AutoRemove, sigProxy: !info.Config.Tty, wrap: same, copyError: same,
+		attach: client.AttachOptions{
+			Stdin: input, Stdout: true, Stderr: true, DetachKeys: keysText, Framed: !info.Config.Tty,
+		},
+		session: session{App: s.App, stdout: s.Out, tty: info.Config.Tty, detachKeys: keys},
 	}
-	conn, err := cl.Attach(ctx, info.ID, client.AttachOptions{
-		Stdin: s.interactive && info.Config.OpenStdin, Stdout: true, Stderr: true, DetachKeys: keysText, Framed: !info.Config.Tty,
-	})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	condition := "next-exit"
-	if info.HostConfig.AutoRemove {
-		condition = "removed"
-	}
-	wait, err := cl.Wait(ctx, info.ID, condition)
-	if err != nil {
-		return err
-	}
-	ss := &session{App: s.App, conn: conn, stdout: s.Out, tty: info.Config.Tty, detachKeys: keys}
-	if s.interactive && info.Config.OpenStdin {
-		ss.stdin = s.In
+	if input {
+		as.session.stdin = s.In
 	}
 	if !info.Config.Tty {
-		ss.stderr = s.Err
+		as.session.stderr = s.Err
 	}
-	copied := make(chan error, 1)
-	copyCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { copied <- ss.copy(copyCtx) }()
-	if err := cl.Start(ctx, name, ""); err != nil {
-		stop()
-		<-copied
-		if info.HostConfig.AutoRemove {
-			_, _ = wait.Result()
-		}
-		return err
-	}
-	close(started)
-	if info.Config.Tty {
-		s.followSize(ctx, func(ctx context.Context, h, w uint) error { return cl.Resize(ctx, info.ID, h, w) })
-	}
-	if err := <-copied; err != nil {
-		if errors.Is(err, errDetached) {
-			return nil
-		}
-		return err
-	}
-	code, err := wait.Result()
-	if err != nil {
-		return &statusError{code: 125, text: err.Error()}
-	}
-	return exit(code)
+	return as.do(ctx, cl)
 }

@@ -168,6 +168,11 @@ func (c *Client) do(ctx context.Context, r *request) (*response, error) {
 			return nil, err
 		}
 	}
+	return c.judge(res)
+}
+
+// judge makes an error of an answer that is one.
+func (c *Client) judge(res *response) (*response, error) {
 	c.learn(res)
 	if res.status >= 400 {
 		return nil, readError(res)
@@ -187,56 +192,87 @@ func (c *Client) settleVersion(ctx context.Context, r *request) error {
 	return err
 }
 
-// once sends a request on an idle or new connection.
+// once sends a request on an idle or new connection and reads the answer's head.
 func (c *Client) once(ctx context.Context, r *request) (*response, error) {
-	cn, err := c.take(ctx)
+	s, err := c.send(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	stop := whenDone(ctx, cn)
-	fail := func(err error) (*response, error) {
-		stop()
-		_ = cn.Close()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		var op *net.OpError
-		var file *fs.PathError
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || errors.As(err, &file) {
-			return nil, &ConnectError{Host: c.host, Err: c.whyEnded(cn, err)}
-		}
-		return nil, fmt.Errorf("%s %s: %w", r.method, r.path, err)
+	return s.receive()
+}
+
+// sent is a request whose answer was not read yet.
+type sent struct {
+	c    *Client
+	ctx  context.Context
+	r    *request
+	cn   *conn
+	stop func() bool // ends the watch over ctx
+	err  error       // of writing it; the daemon may say more
+}
+
+// send sends a request on an idle or new connection. The caller must call receive or abandon.
+func (c *Client) send(ctx context.Context, r *request) (*sent, error) {
+	cn, err := c.take(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if len(c.header) > 0 {
 		r2 := *r
 		r2.header = append(append([]string(nil), r.header...), c.header...)
 		r = &r2
 	}
-	werr := r.write(cn, c.Version())
-	res, err := readHead(cn) // also after a failed write: the daemon may have said why
+	s := &sent{c: c, ctx: ctx, r: r, cn: cn, stop: whenDone(ctx, cn)}
+	s.err = r.write(cn, c.Version())
+	return s, nil
+}
+
+// abandon gives the answer up.
+func (s *sent) abandon() {
+	s.stop()
+	_ = s.cn.Close()
+}
+
+// receive reads the answer's head.
+func (s *sent) receive() (*response, error) {
+	res, err := readHead(s.cn) // also after a failed write
 	if err != nil {
-		if werr != nil {
-			err = werr
+		if s.err != nil {
+			err = s.err
 		}
-		return fail(err)
+		return nil, s.failed(err)
 	}
-	if r.hijack && (res.status == 101 || res.status == 200) {
-		if !stop() {
-			return fail(ctx.Err())
+	if s.r.hijack && (res.status == 101 || res.status == 200) {
+		if !s.stop() {
+			return nil, s.failed(s.ctx.Err())
 		}
 		return res, nil
 	}
-	err = res.openBody(r.method, func(reusable bool) {
-		if !stop() || !reusable || werr != nil {
-			_ = cn.Close()
+	err = res.openBody(s.r.method, func(reusable bool) {
+		if !s.stop() || !reusable || s.err != nil {
+			_ = s.cn.Close()
 			return
 		}
-		c.release(cn)
+		s.c.release(s.cn)
 	})
 	if err != nil {
-		return fail(err)
+		return nil, s.failed(err)
 	}
 	return res, nil
+}
+
+// failed ends the connection and words the error.
+func (s *sent) failed(err error) error {
+	s.abandon()
+	if s.ctx.Err() != nil {
+		return s.ctx.Err()
+	}
+	var op *net.OpError
+	var file *fs.PathError
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || errors.As(err, &file) {
+		return &ConnectError{Host: s.c.host, Err: s.c.whyEnded(s.cn, err)}
+	}
+	return fmt.Errorf("%s %s: %w", s.r.method, s.r.path, err)
 }
 
 // whyEnded explains a connection that ended too early; a transport program may know more.

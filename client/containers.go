@@ -91,15 +91,19 @@ type Waiting struct {
 
 // Wait registers at the daemon before it returns. The condition is "not-running", "next-exit" or "removed".
 func (c *Client) Wait(ctx context.Context, name, condition string) (*Waiting, error) {
-	q := url.Values{}
-	if condition != "" {
-		q.Set("condition", condition)
-	}
-	body, err := c.stream(ctx, &request{method: "POST", path: with(pathf("/containers/%s/wait", name), q)})
+	body, err := c.stream(ctx, waitRequest(name, condition))
 	if err != nil {
 		return nil, err
 	}
 	return &Waiting{body: body}, nil
+}
+
+func waitRequest(name, condition string) *request {
+	q := url.Values{}
+	if condition != "" {
+		q.Set("condition", condition)
+	}
+	return &request{method: "POST", path: with(pathf("/containers/%s/wait", name), q)}
 }
 
 // Result waits for the end and returns the exit status.
@@ -139,6 +143,46 @@ type AttachOptions struct {
 
 // Attach connects with a container's streams.
 func (c *Client) Attach(ctx context.Context, name string, opt AttachOptions) (*Hijacked, error) {
+	return c.hijack(ctx, opt.request(name), opt.Framed)
+}
+
+// AttachAndWait does both side by side. The version must be settled, as it is after any other call.
+func (c *Client) AttachAndWait(ctx context.Context, name string, opt AttachOptions, condition string) (*Hijacked, *Waiting, error) {
+	w, err := c.send(ctx, waitRequest(name, condition))
+	if err != nil {
+		return nil, nil, err
+	}
+	r := opt.request(name)
+	r.hijack = true
+	a, err := c.send(ctx, r)
+	if err != nil {
+		w.abandon()
+		return nil, nil, err
+	}
+	attached, err := a.receive()
+	if err == nil {
+		attached, err = c.judge(attached)
+	}
+	var conn *Hijacked
+	if err == nil {
+		conn, err = c.takeOver(attached, opt.Framed)
+	}
+	if err != nil {
+		w.abandon()
+		return nil, nil, err
+	}
+	waits, err := w.receive()
+	if err == nil {
+		waits, err = c.judge(waits)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	return conn, &Waiting{body: waits.body}, nil
+}
+
+func (opt AttachOptions) request(name string) *request {
 	q := url.Values{"stream": {"1"}}
 	for key, on := range map[string]bool{"stdin": opt.Stdin, "stdout": opt.Stdout, "stderr": opt.Stderr, "logs": opt.Logs} {
 		if on {
@@ -148,8 +192,7 @@ func (c *Client) Attach(ctx context.Context, name string, opt AttachOptions) (*H
 	if opt.DetachKeys != "" {
 		q.Set("detachKeys", opt.DetachKeys)
 	}
-	path := with(pathf("/containers/%s/attach", name), q)
-	return c.hijack(ctx, &request{method: "POST", path: path, kind: "text/plain"}, opt.Framed)
+	return &request{method: "POST", path: with(pathf("/containers/%s/attach", name), q), kind: "text/plain"}
 }
 
 // Resize sets the size of a container's terminal, in characters.
@@ -281,7 +324,8 @@ func (c *Client) RunExec(ctx context.Context, name string, body ExecBody) (id st
 		return "", nil, err
 	}
 	if res.status == 101 {
-		return res.header["skiff-exec-id"], c.hijacked(res, !body.Tty), nil
+		conn, err = c.takeOver(res, !body.Tty)
+		return res.header["skiff-exec-id"], conn, err
 	}
 	var made struct {
 		ID string `json:"Id"`

@@ -44,14 +44,14 @@ func (c *Client) hijack(ctx context.Context, r *request, framed bool) (*Hijacked
 	if err != nil {
 		return nil, err
 	}
+	return c.takeOver(res, framed)
+}
+
+func (c *Client) takeOver(res *response, framed bool) (*Hijacked, error) {
 	if res.status != 101 && res.status != 200 {
 		_ = res.body.Close()
 		return nil, fmt.Errorf("unable to upgrade to tcp, received %d", res.status)
 	}
-	return c.hijacked(res, framed), nil
-}
-
-func (c *Client) hijacked(res *response, framed bool) *Hijacked {
 	switch res.header["content-type"] {
 	case mediaMulti:
 		framed = true
@@ -60,7 +60,7 @@ func (c *Client) hijacked(res *response, framed bool) *Hijacked {
 			framed = false
 		}
 	}
-	return &Hijacked{c: res.conn, Framed: framed}
+	return &Hijacked{c: res.conn, Framed: framed}, nil
 }
 
 // Demux takes Docker's stream frames apart until r ends: an 8-byte header (stream number 1 for stdout, 2 for stderr, 3 for an
