@@ -118,10 +118,7 @@ func (s *startup) dns() network.DNSConfig {
 
 // writeFile writes a file that only has to survive the process. It keeps an existing file's inode.
 func writeFile(path string, data []byte) error {
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return os.WriteFile(path, data, 0o644)
 }
 
 // networks is how a container's connections are shown.

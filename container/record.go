@@ -94,7 +94,7 @@ func (s *store) of(d *definition) books {
 
 // define records a new or renamed container; it is durable on return (but see store).
 func (s *store) define(d *definition) error {
-	var b db.Batch
+	b := db.Batch{NeedsRoom: true}
 	books := s.of(d)
 	books.defs.Put(&b, d.ID, d)
 	return books.db.Commit(&b, db.Durable)

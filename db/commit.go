@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -24,6 +25,10 @@ var ErrClosed = errors.New("the database is closed")
 
 // Batch is a change: it is seen whole or not at all. The zero value is empty.
 type Batch struct {
+	// NeedsRoom refuses the change when the disk is all but full. Others, that record what has happened or remove something, may
+	// use up the last blocks.
+	NeedsRoom bool
+
 	ops []op
 	err error
 }
@@ -31,6 +36,7 @@ type Batch struct {
 type commit struct {
 	ops     []op
 	durable bool
+	room    bool       // as in Batch
 	done    chan error // capacity 1
 	// exclusive asks to be leader instead of writing something.
 	exclusive bool
@@ -44,7 +50,7 @@ func (d *DB) Commit(b *Batch, how Durability) error {
 	if len(b.ops) == 0 {
 		return nil
 	}
-	return d.enqueue(&commit{ops: b.ops, durable: bool(how) && !d.opt.NoSync, done: make(chan error, 1)})
+	return d.enqueue(&commit{ops: b.ops, room: b.NeedsRoom, durable: bool(how) && !d.opt.NoSync, done: make(chan error, 1)})
 }
 
 // Sync returns when everything committed before it survives the machine.
@@ -126,17 +132,53 @@ func (d *DB) round() {
 	} else {
 		d.write(batch, dirty)
 	}
-	if d.journal.size > checkpointSize {
-		if err := d.checkpoint(); err != nil {
-			d.fail(err)
-		}
+	if d.journal.size > checkpointSize+d.postponed {
+		d.tidy()
 	}
 	d.mu.Lock()
 	d.handOver()
 	d.mu.Unlock()
 }
 
+// tidy brings bbolt up to date. If the disk has no room for that the journal goes on growing for a while.
+func (d *DB) tidy() {
+	err := d.checkpoint()
+	switch {
+	case err == nil:
+		d.postponed = 0
+	case outOfSpace(err):
+		d.postponed = d.journal.size - checkpointSize*3/4
+	default:
+		d.fail(err)
+	}
+}
+
+// refuseRoom answers those of the batch that need more room than the disk has, and gives the others.
+func (d *DB) refuseRoom(batch []*commit) []*commit {
+	n := 0
+	for _, c := range batch {
+		if len(c.ops) > 0 {
+			n += len(appendFrame(nil, 0, c.ops))
+		}
+	}
+	err := d.journal.makeRoom(n)
+	if err == nil {
+		return batch
+	}
+	return slices.DeleteFunc(batch, func(c *commit) bool {
+		if c.room {
+			c.done <- err
+		}
+		return c.room
+	})
+}
+
 func (d *DB) write(batch []*commit, dirty bool) {
+	if slices.ContainsFunc(batch, func(c *commit) bool { return c.room }) {
+		if batch = d.refuseRoom(slices.Clone(batch)); len(batch) == 0 {
+			return
+		}
+	}
 	var buf []byte
 	var ops []op
 	durable := false

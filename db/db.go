@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // Schema is the version of the layout that this program writes. An older one is migrated by the owner of the buckets
@@ -50,7 +51,8 @@ type DB struct {
 	dirty   bool // relaxed frames are not synced
 	timer   *time.Timer
 
-	journal *journal
+	journal   *journal
+	postponed int64 // by how many bytes the next checkpoint is later, for want of room
 }
 
 // Open opens or creates the database at path, replaying what its journal holds.
@@ -99,7 +101,7 @@ func open(path string, opt Options) (d *DB, stale bool, err error) {
 		d.apply(ops)
 	}
 	if len(frames) > 0 && !stale {
-		if err := d.checkpoint(); err != nil {
+		if err := d.checkpoint(); err != nil && !outOfSpace(err) { // on a full disk it is as before: the journal has the newest
 			j.close()
 			return nil, false, err
 		}
@@ -184,8 +186,25 @@ func (d *DB) Close() error {
 		return err
 	}
 	err := d.checkpoint()
+	if outOfSpace(err) { // the next one has the journal to read
+		if err = nil; !d.opt.NoSync {
+			err = d.journal.sync()
+		}
+	}
 	d.unlead()
 	return errors.Join(err, d.journal.close(), d.bolt.Close())
+}
+
+// roomForPages keeps a checkpoint from using up the last blocks for pages that are good for nothing, since it can't be ended.
+func (d *DB) roomForPages() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.path, &st); err != nil {
+		return err
+	}
+	if need := 2*d.journal.size + 64<<10; int64(st.Bfree)*st.Bsize < need {
+		return fmt.Errorf("%d bytes are needed: %w", need, unix.ENOSPC)
+	}
+	return nil
 }
 
 // checkpoint writes everything pending to bbolt and empties the journal. The caller is the leader.
@@ -198,6 +217,9 @@ func (d *DB) checkpoint() error {
 	}
 	if len(pending) == 0 && d.journal.size <= journalHeader {
 		return nil
+	}
+	if err := d.roomForPages(); err != nil {
+		return fmt.Errorf("bring database %s up to date: %w", d.path, err)
 	}
 	err := d.bolt.Update(func(tx *bbolt.Tx) error {
 		for name, keys := range pending {

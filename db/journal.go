@@ -36,7 +36,15 @@ type journal struct {
 	f      *os.File
 	size   int64 // where the next frame goes
 	synced int64 // up to here the file survives the machine, as far as we know
+	// room is up to where the file has blocks, so that there is a spare for changes that must go on on a full disk; -1 if the file
+	// system can't promise that.
+	room int64
 }
+
+const (
+	spareRoom = 256 << 10 // bytes kept for changes that don't need room (Batch.NeedsRoom)
+	roomStep  = 512 << 10 // what is asked for at a time
+)
 
 func journalPath(path string) string { return path + "-journal" }
 
@@ -62,7 +70,9 @@ func openJournal(path string) (*journal, [][]op, error) {
 		if _, err := f.WriteAt([]byte(journalMagic), 0); err != nil {
 			return fail(err)
 		}
-		return &journal{f: f, size: journalHeader, synced: journalHeader}, nil, nil
+		j := &journal{f: f, size: journalHeader, synced: journalHeader}
+		_ = j.makeRoom(0)
+		return j, nil, nil
 	}
 	if string(data[:journalHeader]) != journalMagic {
 		return fail(errors.New("the file is damaged or no journal"))
@@ -72,9 +82,12 @@ func openJournal(path string) (*journal, [][]op, error) {
 		return fail(err)
 	}
 	j := &journal{f: f, size: journalHeader + int64(good), synced: journalHeader}
-	if err := f.Truncate(j.size); err != nil {
-		return fail(err)
+	if good < len(data)-int(journalHeader) {
+		if err := f.Truncate(j.size); err != nil {
+			return fail(err)
+		}
 	}
+	_ = j.makeRoom(0) // without, a full disk is met later
 	return j, frames, nil
 }
 
@@ -192,11 +205,49 @@ func appendFrame(buf []byte, synced int64, ops []op) []byte {
 	return buf
 }
 
+// makeRoom sees to it that n bytes can be written and the spare is there after them. An error says that only the spare is left.
+func (j *journal) makeRoom(n int) error {
+	want := j.size + int64(n) + spareRoom
+	if j.room < 0 || j.room >= want {
+		return nil
+	}
+	var err error
+	for _, end := range []int64{want + roomStep, want} {
+		for {
+			err = unix.Fallocate(int(j.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, end)
+			if err != unix.EINTR {
+				break
+			}
+		}
+		if err == nil {
+			j.room = end
+			return nil
+		}
+	}
+	if !outOfSpace(err) {
+		j.room = -1
+		return nil
+	}
+	return fmt.Errorf("make room in journal %s: %w", j.f.Name(), err)
+}
+
+func outOfSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// cut ends the file at j.size. That gives its spare blocks back, so they are asked for again.
+func (j *journal) cut() error {
+	if err := j.f.Truncate(j.size); err != nil {
+		return err
+	}
+	j.room = min(j.room, 0)
+	_ = j.makeRoom(0)
+	return nil
+}
+
 // write appends whole frames. What is left of a failed write is cut off again; if that fails too, broken is true.
 func (j *journal) write(frames []byte) (broken bool, err error) {
 	if _, err := j.f.WriteAt(frames, j.size); err != nil {
 		err = fmt.Errorf("write journal %s: %w", j.f.Name(), err)
-		if terr := j.f.Truncate(j.size); terr != nil {
+		if terr := j.cut(); terr != nil {
 			return true, errors.Join(err, terr)
 		}
 		return false, err
@@ -220,10 +271,10 @@ func (j *journal) sync() error {
 }
 
 func (j *journal) reset() error {
-	if err := j.f.Truncate(journalHeader); err != nil {
+	j.size, j.synced = journalHeader, journalHeader
+	if err := j.cut(); err != nil {
 		return fmt.Errorf("empty journal %s: %w", j.f.Name(), err)
 	}
-	j.size, j.synced = journalHeader, journalHeader
 	return nil
 }
 

@@ -41,6 +41,10 @@ type result struct {
 	Ratio         float64
 }
 
+// settle is a pause before each round: an engine still works when its client has ended (Docker for tens of milliseconds), which
+// would be counted as the other's time.
+const settle = 200 * time.Millisecond
+
 // measurement measures one thing on one engine; less is better. divide is how many rounds it is worth (1: all).
 type measurement struct {
 	name, unit string
@@ -84,6 +88,7 @@ func (m measurement) run(ctx context.Context, skiff, docker *engine, rounds int)
 			e *engine
 			f *figures
 		}{{skiff, &res.Skiff}, {docker, &res.Docker}} {
+			time.Sleep(settle)
 			v, err := once(ctx, side.e, i)
 			if err != nil {
 				return res, err
