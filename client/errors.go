@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // Error is an error that the daemon answered with.
@@ -22,6 +23,9 @@ type ConnectError struct {
 
 // Error begins with the sentence that scripts look for.
 func (e *ConnectError) Error() string {
+	if errors.Is(e.Err, fs.ErrPermission) {
+		return fmt.Sprintf("permission denied while trying to connect to the Docker daemon socket at %s: %v", e.Host, e.Err)
+	}
 	return fmt.Sprintf("Cannot connect to the Docker daemon at %s. Is the docker daemon running? (%v)", e.Host, e.Err)
 }
 

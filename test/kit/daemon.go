@@ -280,14 +280,27 @@ func (d *Daemon) Kill() {
 	}
 }
 
-// Destroy stops the daemon if it runs and removes its folders.
+// Destroy stops the daemon if it runs and removes its folders. What a daemon that ended in order leaves on the host is an error.
 func (d *Daemon) Destroy() error {
+	ran := len(d.Processes()) > 0
 	err := d.Stop()
+	if left := append(d.Links(), d.Mounts()...); ran && err == nil && len(left) > 0 {
+		err = fmt.Errorf("skiffd left on the host: %v", left)
+	}
 	d.killContainers()
+	d.removeNetwork()
 	if rerr := os.RemoveAll(d.Dir); err == nil {
 		err = rerr
 	}
 	return err
+}
+
+// removeNetwork removes what an engine that was killed last had on the host.
+func (d *Daemon) removeNetwork() {
+	for _, link := range d.Links() {
+		exec.Command("ip", "link", "del", link).Run()
+	}
+	exec.Command("nft", "delete", "table", "inet", "skiff-"+d.Tag()).Run() // mostly there is none
 }
 
 // killContainers ends what a failed test left in this daemon's cgroups.
