@@ -280,6 +280,13 @@ func (d *Daemon) Kill() {
 	}
 }
 
+// Crash kills the daemon's own processes and all containers, as the end of a machine does.
+func (d *Daemon) Crash() {
+	d.Kill()
+	d.killContainers()
+	d.Kill() // an engine that was being started
+}
+
 // Destroy stops the daemon if it runs and removes its folders. What a daemon that ended in order leaves on the host is an error.
 func (d *Daemon) Destroy() error {
 	ran := len(d.Processes()) > 0
