@@ -12,7 +12,7 @@ import (
 )
 
 // socket is a connection to a daemon on this machine, with blocking reads and writes: setting up and waking through Go's network
-// poller costs a short command about a millisecond. Close ends the reads and writes that are under way.
+// poller costs a short command 0.8 ms (docs/decisions/0021). Close ends the reads and writes that are under way.
 type socket struct{ *os.File }
 
 // dialUnix connects to a Unix socket.
