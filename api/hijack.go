@@ -81,6 +81,9 @@ type clientInput struct {
 	atEnd func()
 }
 
+// Unread is called in place of Read by a session that wants no input: it ends when the client has gone.
+func (i *clientInput) Unread() { i.atEnd() }
+
 func (i *clientInput) Read(p []byte) (int, error) {
 	n, err := i.Reader.Read(p)
 	if err != nil {

@@ -167,10 +167,18 @@ func TestVanishedClientEndsTheSession(t *testing.T) {
 	const request = "POST /containers/x/attach?stream=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
 	for name, leave := range map[string]func(net.Conn){
 		"at once":          func(c net.Conn) { c.Close() },
+		"without input":    func(c net.Conn) { c.Close() },
 		"after half-close": func(c net.Conn) { _ = c.(*net.UnixConn).CloseWrite(); time.Sleep(20 * time.Millisecond); c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fake{session: session(false, untilGone)}
+			if name == "without input" {
+				f.session = session(false, func(ctx context.Context, in io.Reader, _ io.Writer) error {
+					in.(interface{ Unread() }).Unread()
+					<-ctx.Done()
+					return ctx.Err()
+				})
+			}
 			conn, _, _ := dial(t, "unix", listen(t, f), request)
 			if name == "after half-close" {
 				_ = conn.(*net.UnixConn).CloseWrite()

@@ -167,6 +167,8 @@ func (c *conversation) run(ctx context.Context, in io.Reader, out io.Writer) err
 	if c.stdin {
 		input = make(chan error, 1)
 		go func() { input <- c.copyIn(in, left) }()
+	} else {
+		forgo(in)
 	}
 	ready := c.tap.ready
 	var ended chan struct{} // the process's end, if no output tells it
@@ -191,6 +193,16 @@ func (c *conversation) run(ctx context.Context, in io.Reader, out io.Writer) err
 		case <-ctx.Done():
 			return c.stop(output, ctx.Err())
 		}
+	}
+}
+
+// forgo says that nobody reads the client's input. That he leaves is still to be noticed: an input with a method Unread looks after
+// that by itself, any other is read to its end.
+func forgo(in io.Reader) {
+	if u, ok := in.(interface{ Unread() }); ok {
+		u.Unread()
+	} else if in != nil {
+		go func() { _, _ = io.Copy(io.Discard, in) }()
 	}
 }
 

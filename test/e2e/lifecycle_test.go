@@ -202,6 +202,36 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
+// TestGoneClients: a client that is gone leaves nothing behind at a daemon whose container says nothing.
+func TestGoneClients(t *testing.T) {
+	each(t, func(t *testing.T, c client) {
+		id := c.ok(t, "run", "-d", "-i", "busybox", "sleep", "1000")
+		defer c.run(t, "", "rm", "-f", id)
+		engine := shared.daemon.PID("skiffd")
+		fds := func() int {
+			list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", engine))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(list)
+		}
+		before := fds()
+		for _, args := range [][]string{{"attach", "--no-stdin", id}, {"attach", id}, {"logs", "-f", id}, {"wait", id}} {
+			for range 5 {
+				cmd := c.command(t.Context(), args...)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(100 * time.Millisecond)
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+			// a few connections and pooled namespaces come and go by themselves
+			eventually(t, 5*time.Second, fmt.Sprintf("the descriptors of %v are closed", args), func() bool { return fds() < before+10 })
+		}
+	})
+}
+
 // TestQuietRuntimes: our own programs let the kernel wake them late (docs/decisions/0021); what they start is not concerned (see
 // TestInside).
 func TestQuietRuntimes(t *testing.T) {
