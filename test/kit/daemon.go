@@ -291,7 +291,7 @@ func (d *Daemon) Crash() {
 func (d *Daemon) Destroy() error {
 	ran := len(d.Processes()) > 0
 	err := d.Stop()
-	if left := append(d.Links(), d.Mounts()...); ran && err == nil && len(left) > 0 {
+	if left := d.left(); ran && err == nil && len(left) > 0 {
 		err = fmt.Errorf("skiffd left on the host: %v", left)
 	}
 	d.killContainers()
@@ -300,6 +300,17 @@ func (d *Daemon) Destroy() error {
 		err = rerr
 	}
 	return err
+}
+
+// left is what is still on the host after some seconds: the kernel takes network namespaces, and the interfaces in them, down in the
+// background.
+func (d *Daemon) left() (left []string) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if left = append(d.Links(), d.Mounts()...); len(left) == 0 {
+			return nil
+		}
+	}
+	return left
 }
 
 // removeNetwork removes what an engine that was killed last had on the host.
