@@ -77,18 +77,14 @@ func TestRuntimeTools(t *testing.T) {
 	for _, p := range programs {
 		name := filepath.Base(p)
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			if name != "poststart" { // it compares when a shell and a hook write a line: nothing else of ours may delay one of them
+				t.Parallel()
+			}
 			if strings.Contains(name, "cgroup") || strings.Contains(name, "resources") {
 				serial <- struct{}{}
 				defer func() { <-serial }()
 			}
-			r := runProgram(t, suite, p, rt)
-			for try := 0; name == "poststart" && r.complaint && try < 3; try++ {
-				// It compares when a shell in the container and a hook write a line. The hook comes after execve, as it has to;
-				// which of them writes first is the scheduler's choice, with every runtime.
-				r = runProgram(t, suite, p, rt)
-			}
-			judge(t, name, r)
+			judge(t, name, runProgram(t, suite, p, rt))
 		})
 	}
 }
